@@ -1,0 +1,152 @@
+"""Endpoints as records: handler, permission, body, query, answer and errors, in one place.
+
+The router, the access check, the OpenAPI description and the tests read the same records, so
+that none can say something else than what is served.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+from sanic import Request
+
+from voidvm.domain.account import Permission, Principal
+from voidvm.domain.vm import Value
+from voidvm.errors import VoidVMError
+from voidvm.services.services import Services
+
+B = TypeVar("B", bound=Struct)
+Q = TypeVar("Q", bound=Struct)
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class Access(Enum):
+    """Who may call an endpoint that needs no permission."""
+
+    PUBLIC = "public"
+    SIGNED_IN = "signed in"
+
+
+class Nothing(Value, kw_only=True):
+    """No body, no query."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[B, Q]):
+    """One request, checked and decoded."""
+
+    services: Services
+    principal: Principal
+    path: dict[str, str]
+    body: B
+    query: Q
+    request: Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a handler returns: `data` for the envelope, and what else the response carries."""
+
+    data: object
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawAnswer:
+    """A response without the envelope."""
+
+    body: bytes
+    content_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Answer | RawAnswer]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Everything that is known of one endpoint."""
+
+    method: Method
+    path: str
+    handler: Handler
+    access: Permission | Access
+    summary: str
+    done: tuple[str, str]
+    body: type[Struct]
+    query: type[Struct]
+    returns: Any
+    status: int
+    errors: tuple[type[VoidVMError], ...]
+    tag: str
+    media_type: str | None
+    is_socket: bool
+
+    @property
+    def name(self) -> str:
+        """The handler's name: unique, used as the operation's id."""
+        return self.handler.__name__
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names in the path's braces."""
+        return re.findall(r"{(\w+)}", self.path)
+
+    @property
+    def route(self) -> str:
+        """The path in the router's form."""
+        return re.sub(r"{(\w+)}", r"<\1:str>", self.path)
+
+
+ENDPOINTS: list[Endpoint] = []
+
+
+def endpoint(
+    method: Method,
+    path: str,
+    *,
+    access: Permission | Access,
+    returns: Any = None,
+    done: tuple[str, str] = ("Done.", "完成。"),
+    body: type[Struct] = Nothing,
+    query: type[Struct] = Nothing,
+    status: int = 200,
+    errors: tuple[type[VoidVMError], ...] = (),
+    media_type: str | None = None,
+    is_socket: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Register a handler; its docstring is the summary, its module the tag.
+
+    `access` has no default: an endpoint that does not say who may call it cannot be written.
+    """
+
+    def register(handler: Handler) -> Handler:
+        ENDPOINTS.append(
+            Endpoint(
+                method=method,
+                path=path,
+                handler=handler,
+                access=access,
+                summary=(handler.__doc__ or "").strip(),
+                done=done,
+                body=body,
+                query=query,
+                returns=returns,
+                status=status,
+                errors=errors,
+                tag=handler.__module__.rpartition(".")[2],
+                media_type=media_type,
+                is_socket=is_socket,
+            )
+        )
+        return handler
+
+    return register

@@ -1,0 +1,86 @@
+"""The Sanic application: routes from the endpoint records, errors, request ids, CORS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sanic import Request, Sanic
+from sanic.config import Config
+from sanic.handlers import ErrorHandler
+from sanic.response import HTTPResponse
+from sanic_ext import Extend
+
+# Importing a noun registers its endpoints.
+from voidvm.api import auth, console, docs, images, system, vms
+from voidvm.api.dispatch import error_response, http_handler
+from voidvm.api.routing import ENDPOINTS
+from voidvm.api.sockets import SocketProtocol, socket_handler
+from voidvm.services.services import Services
+
+BASE = "/api/v1"
+NOUNS = (auth, console, docs, images, system, vms)
+
+# Above the longest stop and wait that a client may ask for.
+LONGEST_ANSWER_S = 3 * 3600
+
+
+class _Errors(ErrorHandler):  # type: ignore[misc]  # Sanic's class has no types
+    """Sanic's hook for failures, which answers all of them in the envelope."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        """Any failure that no other handler has taken."""
+        return error_response(request, exception)
+
+
+def create_app(
+    services: Services, *, origins: Sequence[str], body_bytes: int, proxies: Sequence[str]
+) -> Sanic:
+    """The application, ready to be served; `origins` are the foreign pages that may call it."""
+    config = Config(env_prefix=None)
+    config.update(
+        {
+            "ACCESS_LOG": False,
+            "REQUEST_MAX_SIZE": body_bytes,
+            "RESPONSE_TIMEOUT": LONGEST_ANSWER_S,
+            "KEEP_ALIVE_TIMEOUT": 75,
+            "FALLBACK_ERROR_FORMAT": "json",
+            "PROXIES_COUNT": 1 if proxies else None,
+            "OAS": False,
+            "HEALTH": False,
+            "CORS": bool(origins),
+            "CORS_ORIGINS": list(origins),
+            "CORS_ALLOW_HEADERS": ["authorization", "content-type", "idempotency-key", "if-match"],
+            "CORS_EXPOSE_HEADERS": ["x-request-id", "location", "etag", "x-console-offset"],
+        }
+    )
+    app = Sanic("voidvm", config=config, error_handler=_Errors(), configure_logging=False)
+    app.ctx.origins = frozenset(origins)
+    # The description lists what is served; sanic-ext's own writes invalid schemas for structs.
+    Extend(app, built_in_extensions=False, oas=False) if not origins else Extend(app)
+    for endpoint in ENDPOINTS:
+        outside = endpoint.path.startswith(("/health", "/docs", "/metrics"))
+        handler = (socket_handler if endpoint.is_socket else http_handler)(endpoint, services)
+        app.add_route(
+            handler,
+            endpoint.route if outside else BASE + endpoint.route,
+            methods=[endpoint.method],
+            name=endpoint.name,
+            unquote=True,
+        )
+    app.on_request(_number)
+    app.on_response(_sign)
+    return app
+
+
+async def _number(request: Request) -> None:
+    request.ctx.request_id = request.id.hex if hasattr(request.id, "hex") else str(request.id)
+
+
+async def _sign(request: Request, response: HTTPResponse) -> None:
+    if hasattr(request.ctx, "request_id"):
+        response.headers["x-request-id"] = request.ctx.request_id
+    response.headers.setdefault("cache-control", "no-store")
+    response.headers.setdefault("x-content-type-options", "nosniff")
+
+
+__all__ = ["NOUNS", "SocketProtocol", "create_app"]

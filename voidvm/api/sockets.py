@@ -1,0 +1,344 @@
+"""WebSockets with bounded memory, on the server's connections.
+
+Sanic's own sockets start a task for each read, answer pings without looking at what waits to be
+sent, and block for ever on a client that does not read. These speak through the `websockets`
+package's sans-I/O protocol and stop reading while they cannot write or are not listened to, so
+that TCP holds the client back; and each send has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from sanic import Request
+from sanic.server.protocols.websocket_protocol import WebSocketProtocol
+from websockets.exceptions import InvalidHandshake
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from voidvm import errors
+from voidvm.api.dispatch import NOBODY, error_response, read_query
+from voidvm.api.routing import Call, Endpoint, Nothing
+from voidvm.errors import FieldProblem
+from voidvm.services.services import Services
+
+log = logging.getLogger(__name__)
+
+SEND_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 2.0
+PING_EVERY_S: Final = 20.0
+DEAD_AFTER_S: Final = 45.0
+MESSAGE_MAX_BYTES: Final = 1_048_576
+# Received and not yet taken by the handler; above it the client is held back.
+BACKLOG_BYTES: Final = 262_144
+# Waiting to be sent, in our memory; the kernel has its own buffer on top.
+WRITE_HIGH_BYTES: Final = 262_144
+
+TOO_SLOW: Final = 4429
+SERVICE_STOPS: Final = 1001
+
+
+class SocketClosed(Exception):
+    """The connection is no more."""
+
+
+class Socket:
+    """One connection: `receive` for messages, `send` for answers, `close` from anywhere."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: ServerProtocol) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._protocol = protocol
+        self._messages: deque[str | bytes] = deque()
+        self._backlog = 0
+        self._parts: list[bytes] = []
+        self._is_text = False
+        self._arrived: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._is_reading = True
+        self._is_lost = False
+        self._heard = self._loop.time()
+        self._keepalive = self._loop.call_later(PING_EVERY_S, self._keep_alive)
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+
+    # What handlers use
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can still be sent."""
+        return not self._is_lost and self._protocol.state is State.OPEN
+
+    async def receive(self) -> str | bytes:
+        """The next message: text as str, binary as bytes. Raises `SocketClosed`."""
+        while not self._messages:
+            if not self.is_open:
+                raise SocketClosed
+            self._arrived = self._loop.create_future()
+            try:
+                await self._arrived
+            finally:
+                self._arrived = None
+        message = self._messages.popleft()
+        self._backlog -= len(message)
+        self._steer_reading()
+        return message
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message; returns when there is room for the next.
+
+        Raises `SocketClosed`; a client that takes nothing for `SEND_TIMEOUT_S` is cut off.
+        """
+        if not self.is_open:
+            raise SocketClosed
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode())
+        else:
+            self._protocol.send_binary(message)
+        self._flush()
+        if self._drained is not None:
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT_S):
+                    await asyncio.shield(self._drained)
+            except TimeoutError:
+                self.close(TOO_SLOW, "too slow")
+                raise SocketClosed from None
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye and hang up; safe to call twice, never waits."""
+        if self._is_lost:
+            return
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._flush()
+            # The peer's own close frame ends the connection; it has this long for it.
+            self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+        self._wake()
+
+    # What the connection calls
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._heard = self._loop.time()
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._on_frame(event)
+        self._flush()
+        if self._protocol.state is not State.OPEN:
+            self._wake()
+        self._steer_reading()
+
+    def eof_received(self) -> None:
+        """The client has hung up its side."""
+        self._protocol.receive_eof()
+        self._flush()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The client takes nothing: what is sent waits, and it is not read from."""
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+        self._steer_reading()
+
+    def resume_writing(self) -> None:
+        """The client takes bytes again."""
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+        self._steer_reading()
+
+    def connection_lost(self) -> None:
+        """There is no connection any more."""
+        self._is_lost = True
+        self._keepalive.cancel()
+        self.resume_writing()
+        self._wake()
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
+            self._is_text = frame.opcode is Opcode.TEXT
+            self._parts = []
+        elif frame.opcode is not Opcode.CONT:
+            return
+        self._parts.append(bytes(frame.data))
+        if frame.fin:
+            data, self._parts = b"".join(self._parts), []
+            try:
+                message = data.decode() if self._is_text else data
+            except UnicodeDecodeError:
+                self.close(1007, "text must be UTF-8")
+                return
+            self._messages.append(message)
+            # An empty message costs memory too.
+            self._backlog += len(message) + 64 if not message else len(message)
+            self._wake()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if self._transport.is_closing():
+                return
+            if data:
+                self._transport.write(data)
+            else:
+                # The protocol's sign for: half-close. The connection ends here.
+                self._transport.close()
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def _steer_reading(self) -> None:
+        wants = self._backlog <= BACKLOG_BYTES and self._drained is None
+        if wants is self._is_reading or self._is_lost or self._transport.is_closing():
+            return
+        self._is_reading = wants
+        if wants:
+            self._heard = self._loop.time()
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _keep_alive(self) -> None:
+        if self._is_lost:
+            return
+        self._keepalive = self._loop.call_later(PING_EVERY_S, self._keep_alive)
+        if not self._is_reading or not self.is_open:
+            return
+        if self._loop.time() - self._heard > DEAD_AFTER_S:
+            self._transport.abort()
+        else:
+            self._protocol.send_ping(b"")
+            self._flush()
+
+
+class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class has no types
+    """The server's connection, which becomes a `Socket` when a handler upgrades it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._socket: Socket | None = None
+
+    def upgrade(self, request: Request, *, subprotocol: str | None) -> Socket:
+        """Answer 101 and turn the connection into a socket.
+
+        Raises `ValidationFailed` when the client's request is no WebSocket handshake.
+        """
+        offered = [Subprotocol(subprotocol)] if subprotocol else None
+        protocol = ServerProtocol(subprotocols=offered, max_size=MESSAGE_MAX_BYTES)
+        handshake = self.sanic_request_to_ws_request(request)
+        try:
+            response = protocol.accept(handshake)
+        except InvalidHandshake as error:  # pragma: no cover - accept answers instead
+            raise _no_handshake(str(error)) from error
+        if response.status_code != 101:
+            raise _no_handshake(bytes(response.body or b"").decode(errors="replace").strip())
+        response.headers["x-request-id"] = request.ctx.request_id
+        protocol.send_response(response)
+        self._socket = Socket(self.transport, protocol)
+        self._socket._flush()  # noqa: SLF001 - the handshake's answer
+        return self._socket
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client, for the socket if there is one."""
+        if self._socket is not None:
+            self._socket.data_received(data)
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """The client has hung up its side."""
+        if self._socket is not None:
+            self._socket.eof_received()
+            return False
+        result: bool | None = super().eof_received()
+        return result
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        super().pause_writing()
+        if self._socket is not None:
+            self._socket.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has room."""
+        super().resume_writing()
+        if self._socket is not None:
+            self._socket.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        if self._socket is not None:
+            self._socket.connection_lost()
+        super().connection_lost(exc)
+
+    def close(self, timeout: float | None = None) -> None:
+        """The handler has returned: hang up, a socket politely."""
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            super().close(timeout)
+
+    def close_if_idle(self) -> bool:
+        """The service stops: end a socket, or an HTTP connection without a request."""
+        if self._socket is not None:
+            self._socket.close(SERVICE_STOPS, "the service stops")
+            return True
+        is_closed: bool = super().close_if_idle()
+        return is_closed
+
+
+def _no_handshake(words: str) -> errors.ValidationFailed:
+    problem = FieldProblem("upgrade", words or "must be a WebSocket handshake")
+    return errors.ValidationFailed(f"this address is a WebSocket: {words}", errors=[problem])
+
+
+Upgrade = Callable[[str | None], Socket]
+
+
+def socket_handler(endpoint: Endpoint, services: Services) -> Callable[..., Awaitable[object]]:
+    """The server's handler of a socket endpoint.
+
+    The endpoint's own handler checks the caller and the object first, while an error is still an
+    HTTP answer; the 101 is sent only by `request.ctx.upgrade`.
+    """
+
+    async def handle(request: Request, **path: str) -> object:
+        sockets: list[Socket] = []
+
+        def upgrade(subprotocol: str | None) -> Socket:
+            connection = request.transport.get_protocol()
+            sockets.append(connection.upgrade(request, subprotocol=subprotocol))
+            return sockets[0]
+
+        request.ctx.upgrade = upgrade
+        call = Call(
+            services=services,
+            principal=NOBODY,
+            path=path,
+            body=Nothing(),
+            query=read_query(request, endpoint),
+            request=request,
+        )
+        try:
+            await endpoint.handler(call)
+        except SocketClosed:
+            pass
+        except Exception as error:
+            if not sockets:
+                return error_response(request, error)
+            log.exception("socket of request %s failed", request.ctx.request_id)
+            sockets[0].close(1011, "internal error")
+        with suppress(IndexError):
+            sockets[0].close()
+        return None
+
+    handle.__name__ = endpoint.name
+    handle.is_websocket = True  # type: ignore[attr-defined]  # the server then expects no answer
+    return handle

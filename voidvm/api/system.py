@@ -1,0 +1,14 @@
+"""The service itself."""
+
+from __future__ import annotations
+
+from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
+from voidvm.domain.health import Health
+
+
+@endpoint("GET", "/health", access=Access.PUBLIC, returns=Health)
+async def get_health(call: Call[Nothing, Nothing]) -> Answer:
+    """Whether the service works; needs no credential."""
+    health = call.services.host.health()
+    # Probes of load balancers and scripts look for `status` at the top.
+    return Answer(data=health, beside={"status": health.status})

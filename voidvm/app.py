@@ -1,0 +1,304 @@
+"""Puts the parts together and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import ipaddress
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import uvloop
+from sanic import Sanic
+
+from voidvm import logs
+from voidvm.api.server import SocketProtocol, create_app
+from voidvm.bus import Bus
+from voidvm.config import Settings
+from voidvm.domain.catalog import parse_catalog
+from voidvm.hypervisor.identity import Identity, resolve_identity
+from voidvm.hypervisor.img import QemuImg
+from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
+from voidvm.hypervisor.probe import cached_probe
+from voidvm.security.passwords import Passwords
+from voidvm.security.tickets import TicketBox
+from voidvm.security.tokens import KeyUnusable, TokenSigner, load_or_create_key
+from voidvm.services.accounts import Accounts
+from voidvm.services.consoles import Consoles
+from voidvm.services.guests import Accel, Guests
+from voidvm.services.host import Host
+from voidvm.services.images import Images
+from voidvm.services.journal import StoredJournal
+from voidvm.services.lifecycle import Lifecycle
+from voidvm.services.recipes import catalog_text
+from voidvm.services.services import Services
+from voidvm.services.vms import Vms
+from voidvm.services.waiting import Waiting
+from voidvm.store.database import Database, StoreError
+from voidvm.store.images import ImageStore
+from voidvm.store.sessions import SessionStore
+from voidvm.store.users import UserStore
+from voidvm.store.vms import VmStore
+from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.paths import Layout
+
+log = logging.getLogger(__name__)
+
+# On the host's way down and on Ctrl-C with shutdown = "stop".
+POWER_OFF_S = 60.0
+# What requests under way are given to end when the service stops.
+DRAIN_S = 5.0
+
+
+class StartRefused(Exception):
+    """The service cannot start; the text says what to do."""
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[tuple[Services, Fleet]]:
+    """All parts, with every VM that still runs found again; guests go on when it ends.
+
+    Raises `StartRefused`.
+    """
+    layout = _prepare(settings)
+    with _locked(layout.lock):
+        try:
+            key = load_or_create_key(layout.key)
+            database = await Database.open(layout.database)
+            identity = resolve_identity(settings.qemu.user)
+        except (KeyUnusable, StoreError, ValueError) as error:
+            raise StartRefused(str(error)) from error
+        try:
+            services, fleet = _assemble(settings, layout, database, key, identity)
+            await services.accounts.ensure_admin(settings.admin_password)
+            await _refuse_open_door(settings, services.accounts)
+            await services.vms.restore()
+            try:
+                yield services, fleet
+            finally:
+                await fleet.release()
+        finally:
+            await database.close()
+
+
+def _assemble(
+    settings: Settings,
+    layout: Layout,
+    database: Database,
+    key: bytes,
+    identity: Identity | None,
+) -> tuple[Services, Fleet]:
+    bus = Bus()
+    vm_store = VmStore(database)
+    accounts = Accounts(
+        UserStore(database),
+        SessionStore(database),
+        signer=TokenSigner(key),
+        passwords=Passwords(),
+        settings=settings.auth,
+        bus=bus,
+    )
+    fleet = Fleet(
+        layout=layout,
+        launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+        journal=StoredJournal(vm_store),
+        bus=bus,
+        history_bytes=settings.console.history_bytes,
+    )
+    catalog = parse_catalog(catalog_text())
+    images = Images(ImageStore(database), layout=layout, catalog=catalog)
+    guests = Guests(images=images, layout=layout, accel=_accelerator(settings, layout, identity))
+    vms = Vms(
+        vm_store,
+        fleet=fleet,
+        images=images,
+        guests=guests,
+        img=QemuImg(settings.qemu.img_binary),
+        layout=layout,
+        bus=bus,
+    )
+    services = Services(
+        accounts=accounts,
+        vms=vms,
+        lifecycle=Lifecycle(vm_store, vms=vms, fleet=fleet, guests=guests, layout=layout),
+        waiting=Waiting(vms=vms, fleet=fleet),
+        consoles=Consoles(vms=vms, fleet=fleet, tickets=TicketBox(), accounts=accounts, bus=bus),
+        images=images,
+        host=Host(fleet=fleet),
+    )
+    return services, fleet
+
+
+def _prepare(settings: Settings) -> Layout:
+    layout = Layout(data=settings.data_dir, run=settings.run_dir)
+    longest = str(layout.vm("vm-" + "0" * 12).agent_socket)
+    if len(os.fsencode(longest)) > SOCKET_PATH_MAX_BYTES:
+        raise StartRefused(
+            f"[storage] run_dir is too long: socket paths such as {longest} may have "
+            f"{SOCKET_PATH_MAX_BYTES} bytes"
+        )
+    for folder in (layout.data, layout.run, layout.data / "vms", layout.data / "images"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise StartRefused(f"cannot use {folder}: {error.strerror}") from error
+    return layout
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The exclusive lock on a data directory; the kernel frees it however the service ends."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartRefused(
+            f"another VoidVM uses {path.parent}: stop it, or give this one a "
+            "[storage] data_dir of its own"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+async def _refuse_open_door(settings: Settings, accounts: Accounts) -> None:
+    if not await accounts.admin_has_default_password():
+        return
+    if not _is_loopback(settings.server.host):
+        raise StartRefused(
+            f"'admin' has the default password, so VoidVM listens on loopback only, not on "
+            f"{settings.server.host}: set VOIDVM_ADMIN_PASSWORD before the first start, or "
+            "change the password"
+        )
+    log.warning("'admin' has the default password; fine on loopback, for trying things out")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _accelerator(
+    settings: Settings, layout: Layout, identity: Identity | None
+) -> Callable[[], Awaitable[Accel]]:
+    """What `auto` means on this host: asked at the first start, remembered for the host's boot."""
+    chosen: asyncio.Task[Accel] | None = None
+
+    async def find_out() -> Accel:
+        if settings.qemu.accel != "auto":
+            return settings.qemu.accel
+        report = await cached_probe(
+            binary=settings.qemu.binary, identity=identity, cache=layout.probe_cache
+        )
+        if report.accel == "tcg":
+            log.warning("VMs run under TCG, without KVM: %s", report.kvm.reason)
+        return report.accel
+
+    async def accelerator() -> Accel:
+        nonlocal chosen
+        if chosen is None or (chosen.done() and chosen.exception() is not None):
+            chosen = asyncio.create_task(find_out(), name="accelerator-probe")
+        return await asyncio.shield(chosen)
+
+    return accelerator
+
+
+async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. Raises `StartRefused`."""
+    async with running(settings) as (services, fleet):
+        listener = _listen(settings.server.host, settings.server.port)
+        app = create_app(
+            services,
+            origins=settings.server.allowed_origins,
+            proxies=settings.server.trusted_proxies,
+            body_bytes=settings.limits.body_bytes,
+        )
+        async with _served(app, listener):
+            host, port = listener.getsockname()[:2]
+            log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
+            await stop.wait()
+        if settings.qemu.shutdown == "stop":
+            log.info("stopping %d VMs", len(fleet.running()))
+            await fleet.stop_all(timeout_s=POWER_OFF_S)
+        elif count := len(fleet.running()):
+            log.info("%d VMs keep running; the next start finds them again", count)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+@asynccontextmanager
+async def _served(app: Sanic, listener: socket.socket) -> AsyncIterator[None]:
+    """Requests are answered for as long as the block lasts; those under way may then end."""
+    server = await app.create_server(
+        sock=listener, protocol=SocketProtocol, return_asyncio_server=True, access_log=False
+    )
+    if server is None:
+        raise StartRefused("the server did not start")
+    await server.startup()
+    await server.before_start()
+    await server.after_start()
+    try:
+        yield
+    finally:
+        server.server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DRAIN_S
+        while server.connections and loop.time() < deadline:
+            for connection in tuple(server.connections):
+                connection.close_if_idle()
+            await asyncio.sleep(0.05)
+        for connection in tuple(server.connections):
+            connection.abort()
+        await server.before_stop()
+        await server.after_stop()
+
+
+def _raise_open_files() -> None:
+    """Each running VM takes about six descriptors; the usual soft limit of 1,024 is for shells."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65_536)), hard))
+
+
+async def _serve_until_signal(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await serve_until(settings, stop)
+
+
+def serve(settings: Settings) -> int:
+    """Run the service in the foreground; the exit status for the shell."""
+    logs.configure()
+    os.umask(0o077)
+    _raise_open_files()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve_until_signal(settings))
+    except StartRefused as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0

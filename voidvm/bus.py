@@ -1,0 +1,56 @@
+"""News inside the service: who publishes knows nobody who listens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from voidvm.domain.states import VmStatus
+
+log = logging.getLogger(__name__)
+
+
+class VmStatusChanged(Struct, frozen=True, kw_only=True):
+    """A VM's status was seen to change."""
+
+    vm_id: str
+    status: VmStatus
+    reason: str | None
+
+
+class VmDeleted(Struct, frozen=True, kw_only=True):
+    """A VM is no more."""
+
+    vm_id: str
+
+
+class SessionEnded(Struct, frozen=True, kw_only=True):
+    """A session was ended: its sockets must close."""
+
+    session_id: str
+
+
+News = VmStatusChanged | VmDeleted | SessionEnded
+Listener = Callable[[News], None]
+
+
+class Bus:
+    """Calls every listener with each piece of news, in order; one that fails harms no other."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Listen from now on; the answer ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def publish(self, news: News) -> None:
+        """Tell everybody."""
+        for listener in tuple(self._listeners):
+            try:
+                listener(news)
+            except Exception:
+                log.exception("a listener failed on %s", type(news).__name__)

@@ -1,0 +1,41 @@
+"""`voidvm serve`: runs the service in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voidvm.cli.failures import CliError, Exit
+from voidvm.cli.options import ConfigFile
+from voidvm.config import ConfigError, Settings, load
+
+
+def load_settings(config: Path | None) -> Settings:
+    """The settings of a file and the environment; what is wrong with them as one line."""
+    try:
+        return load(config)
+    except ConfigError as error:
+        raise CliError(str(error), exit_status=Exit.USAGE) from error
+
+
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = None,
+) -> int:
+    """Run the service here until Ctrl-C or SIGTERM; guests go on unless the config says stop."""
+    import msgspec  # noqa: PLC0415
+
+    settings = load_settings(config)
+    server = settings.server
+    if host is not None:
+        server = msgspec.structs.replace(server, host=host)
+    if port is not None:
+        server = msgspec.structs.replace(server, port=port)
+    from voidvm import app  # noqa: PLC0415 - everything: half a second
+
+    return app.serve(msgspec.structs.replace(settings, server=server))

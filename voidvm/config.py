@@ -1,0 +1,216 @@
+"""The settings: every key with its default; from a TOML file and the environment, which wins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+PREFIX = "VOIDVM_"
+DEFAULT_ADMIN_PASSWORD = "admin123"  # noqa: S105 - known to everybody: hence loopback only
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the text names the key and says what to do."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections of the configuration file."""
+
+
+def _default_data_dir() -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/voidvm"
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+    return str(Path(base) / "voidvm")
+
+
+def _default_run_dir() -> str:
+    if os.geteuid() == 0:
+        return "/run/voidvm"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return str(Path(base) / "voidvm") if base else f"/tmp/voidvm-{os.geteuid()}"  # noqa: S108
+
+
+class Server(Section, kw_only=True):
+    """Where the service listens and whose pages may call it."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 3000
+    allowed_origins: list[str] = []
+    trusted_proxies: list[str] = []
+
+
+class Storage(Section, kw_only=True):
+    """Where the state lies."""
+
+    data_dir: str = msgspec.field(default_factory=_default_data_dir)
+    run_dir: str = msgspec.field(default_factory=_default_run_dir)
+
+
+class Qemu(Section, kw_only=True):
+    """How QEMU is run."""
+
+    binary: str = "qemu-system-x86_64"
+    img_binary: str = "qemu-img"
+    accel: Literal["auto", "kvm", "tcg"] = "auto"
+    user: str = ""
+    shutdown: Literal["keep", "stop"] = "keep"
+
+
+class Auth(Section, kw_only=True):
+    """Signing in."""
+
+    admin_password: str = ""
+    access_ttl: Annotated[int, Meta(ge=60)] = 3600
+    refresh_ttl: Annotated[int, Meta(ge=60)] = 30 * 24 * 3600
+
+
+class Limits(Section, kw_only=True):
+    """What one caller may use; 0 switches a limit off."""
+
+    requests_per_minute: Annotated[int, Meta(ge=0)] = 100
+    websockets_per_user: Annotated[int, Meta(ge=0)] = 10
+    login_attempts: Annotated[int, Meta(ge=0)] = 10
+    body_bytes: Annotated[int, Meta(ge=0)] = 1_048_576
+    upload_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024**3
+
+
+class Plan(Section, kw_only=True):
+    """The quota of the users of one plan; 0 = no limit."""
+
+    max_vms: Annotated[int, Meta(ge=0)] = 0
+    max_cpu: Annotated[int, Meta(ge=0)] = 0
+    max_memory: Annotated[int, Meta(ge=0)] = 0
+    max_disk: Annotated[int, Meta(ge=0)] = 0
+
+
+class Console(Section, kw_only=True):
+    """The serial console."""
+
+    history_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024**2
+
+
+class Images(Section, kw_only=True):
+    """Where images may come from."""
+
+    allow_private_urls: bool = False
+
+
+class Settings(Section, kw_only=True):
+    """The whole configuration."""
+
+    server: Server = msgspec.field(default_factory=Server)
+    storage: Storage = msgspec.field(default_factory=Storage)
+    qemu: Qemu = msgspec.field(default_factory=Qemu)
+    auth: Auth = msgspec.field(default_factory=Auth)
+    limits: Limits = msgspec.field(default_factory=Limits)
+    plans: dict[str, Plan] = msgspec.field(default_factory=lambda: {"free": Plan(max_vms=5)})
+    console: Console = msgspec.field(default_factory=Console)
+    images: Images = msgspec.field(default_factory=Images)
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of everything that must be kept."""
+        return Path(self.storage.data_dir)
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the sockets, gone when the host boots."""
+        return Path(self.storage.run_dir)
+
+    @property
+    def admin_password(self) -> str:
+        """The first password of `admin`."""
+        return self.auth.admin_password or DEFAULT_ADMIN_PASSWORD
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a file (none: the defaults) and the environment.
+
+    Raises `ConfigError` for a file that cannot be read, an unknown key or a value that does
+    not fit.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    _add_environment(values, os.environ if environ is None else environ)
+    return _convert(values)
+
+
+def _add_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or "__" not in variable:
+            continue
+        *sections, key = variable.removeprefix(PREFIX).lower().split("__")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{variable}: [{section}] is no section")
+        place[key] = _from_text(text)
+    if password := environ.get("VOIDVM_ADMIN_PASSWORD"):
+        values.setdefault("auth", {})["admin_password"] = password
+
+
+def _from_text(text: str) -> object:
+    """A list as a list; numbers and booleans are left to msgspec's lax mode."""
+    if text.startswith("["):
+        try:
+            return tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{text!r} is not a TOML list: {error}") from error
+    return text
+
+
+def _convert(values: Mapping[str, Any]) -> Settings:
+    sections: dict[str, Any] = {}
+    hints = get_type_hints(Settings)
+    for name, content in values.items():
+        if name not in hints:
+            raise ConfigError(_unknown(f"[{name}]", name, hints))
+        if not isinstance(content, dict):
+            raise ConfigError(f"[{name}] must be a section")
+        if name == "plans":
+            defaults = {"free": Plan(max_vms=5)}
+            sections[name] = defaults | {
+                plan: _section(f"plans.{plan}", Plan, keys) for plan, keys in content.items()
+            }
+        else:
+            sections[name] = _section(name, hints[name], content)
+    return Settings(**sections)
+
+
+def _section(name: str, kind: type[Section], content: Mapping[str, Any]) -> Section:
+    if not isinstance(content, dict):
+        raise ConfigError(f"[{name}] must be a section")
+    known = get_type_hints(kind, include_extras=True)
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        target = key.removesuffix("_file") if key not in known else key
+        if target not in known:
+            raise ConfigError(_unknown(f"[{name}] {key}", key, known))
+        try:
+            given = value if target == key else Path(str(value)).read_text("utf-8").strip()
+            found[target] = msgspec.convert(given, known[target], strict=False)
+        except OSError as error:
+            raise ConfigError(f"[{name}] {key}: cannot read {value}: {error.strerror}") from error
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"[{name}] {key}: {error}") from error
+    return kind(**found)
+
+
+def _unknown(shown: str, key: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return f"{shown} is no setting" + (f"; did you mean '{near[0]}'?" if near else "")

@@ -1,0 +1,1 @@
+"""What VoidVM is about, as values and rules: no I/O."""

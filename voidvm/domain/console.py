@@ -1,0 +1,39 @@
+"""Values of the serial console's calls."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from voidvm.domain.vm import Value
+
+ConsoleMode = Literal["read", "write"]
+
+
+class TicketRequest(Value, kw_only=True):
+    """What a console ticket shall be good for."""
+
+    mode: ConsoleMode = "write"
+
+
+class Ticket(Value, kw_only=True):
+    """A credential for one console connection: once, for 30 s, for one user, VM and mode."""
+
+    ticket: str
+    url: Annotated[str, Meta(description="Path of the console with the ticket in it.")]
+    expires_at: datetime
+
+
+class SendRequest(Value, kw_only=True):
+    """Text to type on the console."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=65_536)]
+
+
+class Sent(Value, kw_only=True):
+    """What was typed, and the history's end at that moment."""
+
+    sent_bytes: int
+    offset: int

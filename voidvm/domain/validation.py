@@ -1,0 +1,101 @@
+"""Turns JSON values into domain values and names every field that does not fit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+from voidvm.domain.fields import name_problem, normal_name
+from voidvm.errors import FieldProblem, ValidationFailed
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def decode(kind: type[T], value: object, *, is_text: bool = False) -> T:
+    """`value` (parsed JSON) as a `kind`.
+
+    With `is_text`, leaves may be strings in place of numbers and booleans, as in a query.
+    Raises `ValidationFailed` with all the problems found, not only the first.
+    """
+    problems = _problems(kind, value, path="", is_text=is_text)
+    if problems:
+        raise ValidationFailed(errors=problems, details=_summary(problems))
+    assert isinstance(value, Mapping)
+    prepared = dict(value)
+    if "name" in kind.__struct_encode_fields__ and isinstance(prepared.get("name"), str):
+        prepared["name"] = normal_name(prepared["name"])
+    return msgspec.convert(prepared, kind, strict=not is_text)
+
+
+def _summary(problems: list[FieldProblem]) -> str:
+    return "; ".join(f"{problem.field or 'body'}: {problem.message}" for problem in problems)
+
+
+def _problems(kind: Any, value: object, *, path: str, is_text: bool) -> list[FieldProblem]:
+    if not isinstance(value, Mapping):
+        return [FieldProblem(path, "must be an object")]
+    found: list[FieldProblem] = []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    hints = get_type_hints(kind, include_extras=True)
+    for key in value:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            message = f"is unknown; did you mean '{near[0]}'?" if near else "is unknown"
+            found.append(FieldProblem(_join(path, str(key)), message))
+    for key, field in fields.items():
+        place = _join(path, key)
+        if key in value:
+            hint = hints[field.name]
+            found += _field_problems(hint, value[key], path=place, is_text=is_text)
+            if key == "name" and isinstance(value[key], str) and value[key]:
+                problem = name_problem(normal_name(value[key]))
+                found += [FieldProblem(place, problem)] if problem else []
+        elif field.required:
+            found.append(FieldProblem(place, "is required"))
+    return found
+
+
+def _field_problems(hint: Any, value: object, *, path: str, is_text: bool) -> list[FieldProblem]:
+    struct, is_list = _struct_inside(hint)
+    if struct is not None and is_list and isinstance(value, list):
+        nested = [
+            problem
+            for number, item in enumerate(value)
+            for problem in _problems(struct, item, path=f"{path}[{number}]", is_text=is_text)
+        ]
+        if nested:
+            return nested
+    elif struct is not None and not is_list and isinstance(value, Mapping):
+        return _problems(struct, value, path=path, is_text=is_text)
+    try:
+        msgspec.convert(value, hint, strict=not is_text)
+    except msgspec.ValidationError as problem:
+        text, _, inner = str(problem).partition(" - at `$")
+        return [FieldProblem(path + inner.rstrip("`"), _plain(text))]
+    return []
+
+
+def _struct_inside(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    """The struct that a field holds, and whether it holds a list of them."""
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint, False
+    for argument in get_args(hint):
+        struct, is_list = _struct_inside(argument)
+        if struct is not None:
+            return struct, is_list or getattr(hint, "__origin__", None) is list
+    return None, False
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _plain(text: str) -> str:
+    """msgspec's message, as the end of a sentence that begins with the field's name."""
+    text = text.replace("`", "")
+    if text.startswith("Expected "):
+        return "must be " + text.removeprefix("Expected ").replace(", got", ", not")
+    return text[:1].lower() + text[1:]

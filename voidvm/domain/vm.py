@@ -1,0 +1,259 @@
+"""A VM as clients describe it, as it is stored and as it is shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+from voidvm.domain.fields import (
+    Cpus,
+    Delay,
+    Description,
+    DiskGib,
+    HostPort,
+    ImageRef,
+    Ipv4Address,
+    KernelCmdline,
+    MacAddress,
+    MemoryMib,
+    Name,
+    OsName,
+    Port,
+    Tags,
+    TimeoutS,
+)
+from voidvm.domain.states import VmStatus
+
+Firmware = Literal["bios", "uefi"]
+MachineType = Literal["q35", "pc", "microvm"]
+AccelChoice = Literal["auto", "kvm", "tcg"]
+RestartPolicy = Literal["never", "on-failure", "always"]
+BootDevice = Literal["disk", "cdrom", "network"]
+
+
+class Value(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Base of everything that is at once a body, a stored value and a schema."""
+
+
+class PortForward(Value, kw_only=True):
+    """A port of the host that leads to a port of the guest."""
+
+    guest_port: Port
+    host_port: HostPort = 0
+    host_address: Ipv4Address = "127.0.0.1"
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
+class Network(Value, kw_only=True):
+    """One network card; `user` is QEMU's own NAT, which needs no rights on the host."""
+
+    type: Literal["user"] = "user"
+    model: Literal["virtio", "e1000"] = "virtio"
+    mac: MacAddress | None = None
+    forwards: Annotated[list[PortForward], Meta(max_length=64)] = []
+    isolated: Annotated[
+        bool, Meta(description="No way out to the host or beyond; forwards still lead in.")
+    ] = False
+
+
+class Kernel(Value, kw_only=True):
+    """Direct boot: images of kind `kernel` that QEMU loads without firmware or boot loader."""
+
+    image: ImageRef
+    initrd: ImageRef | None = None
+    cmdline: KernelCmdline = ""
+
+
+class Autostart(Value, kw_only=True):
+    """Whether and when the VM starts after the host has booted."""
+
+    enabled: bool = False
+    order: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    delay: Delay = 0
+
+
+class VmCreate(Value, kw_only=True):
+    """What a new VM shall be; only the name is required."""
+
+    name: Name
+    cpu: Cpus = 1
+    memory: MemoryMib = 1024
+    disk: DiskGib = 10
+    os: OsName | None = None
+    image: ImageRef | None = None
+    iso: ImageRef | None = None
+    kernel: Kernel | None = None
+    description: Description = ""
+    tags: Tags = []
+    firmware: Firmware = "bios"
+    machine: MachineType = "q35"
+    accel: AccelChoice = "auto"
+    networks: Annotated[list[Network], Meta(max_length=8)] = field(
+        default_factory=lambda: [Network()]
+    )
+    boot_order: Annotated[list[BootDevice], Meta(max_length=3)] = field(
+        default_factory=lambda: ["disk", "cdrom"]
+    )
+    autostart: Autostart = Autostart()
+    restart_policy: RestartPolicy = "never"
+    start: Annotated[bool, Meta(description="Start it as soon as it is made.")] = False
+
+
+class VmPatch(Value, kw_only=True):
+    """What shall change; a field left out stays. While it runs, hardware waits in `pending`."""
+
+    name: Name | UnsetType = UNSET
+    cpu: Cpus | UnsetType = UNSET
+    memory: MemoryMib | UnsetType = UNSET
+    disk: Annotated[DiskGib, Meta(description="May only grow.")] | UnsetType = UNSET
+    iso: ImageRef | None | UnsetType = UNSET
+    kernel: Kernel | None | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    firmware: Firmware | UnsetType = UNSET
+    machine: MachineType | UnsetType = UNSET
+    accel: AccelChoice | UnsetType = UNSET
+    networks: Annotated[list[Network], Meta(max_length=8)] | UnsetType = UNSET
+    boot_order: Annotated[list[BootDevice], Meta(max_length=3)] | UnsetType = UNSET
+    autostart: Autostart | UnsetType = UNSET
+    restart_policy: RestartPolicy | UnsetType = UNSET
+
+
+class Hardware(Value, kw_only=True):
+    """The part of a VM that QEMU is started with; it changes only with a new start."""
+
+    cpu: Cpus
+    memory: MemoryMib
+    iso: ImageRef | None = None
+    kernel: Kernel | None = None
+    firmware: Firmware = "bios"
+    machine: MachineType = "q35"
+    accel: AccelChoice = "auto"
+    networks: list[Network] = []
+    boot_order: list[BootDevice] = []
+
+
+class Disk(Value, kw_only=True):
+    """One disk of a VM: a qcow2 file, thin, over its image if it has one."""
+
+    id: str
+    size: DiskGib
+    format: Literal["qcow2"] = "qcow2"
+    bus: Literal["virtio"] = "virtio"
+    image: str | None = None
+
+
+class Endpoint(Value, kw_only=True):
+    """Where a port of the guest is reached while it runs."""
+
+    protocol: Literal["tcp", "udp"]
+    host_address: str
+    host_port: Port
+    guest_port: Port
+
+
+class Run(Value, kw_only=True):
+    """One run of a VM: from the spawn of its QEMU to its end."""
+
+    pid: int
+    pid_start: Annotated[int, Meta(description="Start time of the process in clock ticks.")]
+    boot_id: str
+    accel: Literal["kvm", "tcg"]
+    hardware: Hardware
+    endpoints: list[Endpoint] = []
+    console_start: Annotated[int, Meta(description="The console's offset at the start.")] = 0
+    started_at: datetime | None = None
+
+
+class VmRecord(Value, kw_only=True):
+    """A VM as the store keeps it."""
+
+    id: str
+    owner_id: str
+    owner: str
+    name: str
+    uuid: str
+    os: str | None = None
+    image: str | None = None
+    description: str = ""
+    tags: list[str] = []
+    autostart: Autostart = Autostart()
+    restart_policy: RestartPolicy = "never"
+    hardware: Hardware
+    disks: list[Disk]
+    wanted: Literal["running", "stopped"] = "stopped"
+    status: VmStatus = VmStatus.STOPPED
+    status_reason: str | None = None
+    run: Run | None = None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Vm(Value, kw_only=True):
+    """A VM as clients see it."""
+
+    id: str
+    name: str
+    owner: str
+    status: VmStatus
+    status_reason: str | None
+    cpu: int
+    memory: int
+    disk: int
+    os: str | None
+    image: str | None
+    iso: str | None
+    kernel: Kernel | None
+    description: str
+    tags: list[str]
+    firmware: Firmware
+    machine: MachineType
+    accel: AccelChoice
+    accel_in_use: Literal["kvm", "tcg"] | None
+    networks: list[Network]
+    boot_order: list[BootDevice]
+    autostart: Autostart
+    restart_policy: RestartPolicy
+    disks: list[Disk]
+    endpoints: list[Endpoint]
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    uptime: Annotated[float | None, Meta(description="Seconds since the last start.")]
+    pid: int | None
+    pending: Annotated[
+        dict[str, object], Meta(description="Changed values that the next start brings.")
+    ]
+    needs_restart: bool
+    operation_id: str | None = None
+
+
+class StopRequest(Value, kw_only=True):
+    """How to stop: the power button and, after `timeout`, its plug; or the plug at once."""
+
+    force: bool = False
+    timeout: TimeoutS = 60
+
+
+class RestartRequest(Value, kw_only=True):
+    """How to restart: as a stop, then a start."""
+
+    mode: Literal["graceful", "force"] = "graceful"
+    timeout: TimeoutS = 60
+
+
+class Incident(Value, kw_only=True):
+    """What is known of one unexpected end."""
+
+    id: str
+    at: datetime
+    status: VmStatus
+    reason: str
+    exit_status: int | None
+    signal: str | None
+    stderr: Annotated[str, Meta(description="The end of what QEMU wrote.")]
+    qmp_events: list[dict[str, object]]
+    console: Annotated[str, Meta(description="The last console bytes, as text.")]
+    command_line: list[str]

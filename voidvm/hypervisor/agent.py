@@ -1,0 +1,66 @@
+"""The guest agent's channel: a question, an answer, never a wait without end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+ANSWER_MAX_BYTES = 1_048_576
+
+
+class AgentSilent(Exception):
+    """No agent answers in the guest."""
+
+
+async def ask(path: Path, command: str, *, timeout_s: float = 3.0) -> object:
+    """The agent's answer to a command without arguments.
+
+    Raises `AgentSilent` when there is no agent, none in time, or an answer that is none.
+    A number that only this call knows separates the answer from left-overs of earlier ones
+    (QEMU's docs/interop/qemu-ga: guest-sync).
+    """
+    mark = secrets.randbelow(2**31)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_MAX_BYTES)
+            try:
+                # 0xFF makes the agent's parser forget half a message of somebody before us.
+                sync = {"execute": "guest-sync", "arguments": {"id": mark}}
+                writer.write(b"\xff" + json.dumps(sync).encode() + b"\n")
+                await writer.drain()
+                while _returned(await reader.readline()) != mark:
+                    pass
+                writer.write(json.dumps({"execute": command}).encode() + b"\n")
+                await writer.drain()
+                return _returned(await reader.readline())
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except (TimeoutError, OSError, ValueError, EOFError) as error:
+        raise AgentSilent(str(error) or "no answer") from error
+
+
+def _returned(line: bytes) -> object:
+    if not line:
+        raise EOFError("the channel was closed")
+    try:
+        answer = json.loads(line.lstrip(b"\xff"))
+    except ValueError:
+        return None
+    return answer.get("return") if isinstance(answer, dict) else None
+
+
+def addresses(interfaces: object) -> list[str]:
+    """The guest's addresses in an answer to `guest-network-get-interfaces`, loopback left out."""
+    found: list[str] = []
+    for interface in interfaces if isinstance(interfaces, list) else []:
+        entries = interface.get("ip-addresses", []) if isinstance(interface, dict) else []
+        for entry in entries if isinstance(entries, list) else []:
+            address = str(entry.get("ip-address", "")) if isinstance(entry, dict) else ""
+            if address and not address.startswith(("127.", "::1", "fe80:")):
+                found.append(address)
+    return found

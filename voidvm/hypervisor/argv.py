@@ -1,0 +1,255 @@
+"""QEMU's argument list for a guest: pure, so that tests compare whole lists.
+
+QEMU gets descriptors, never paths: it may run as a user without any right on our files, and a
+guest that breaks out of it finds nothing to open. Sources: QEMU's docs/system/invocation and
+`-add-fd` (fdsets), verified on 7.2; see ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from voidvm.hypervisor.guest import CdFile, DiskFile, Guest, Nic
+
+MONITOR, AGENT, CONSOLE = "monitor", "agent", "console"
+KERNEL, INITRD, FIRMWARE, VARIABLES = "kernel", "initrd", "firmware", "variables"
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+SERIAL_ID = "serial0"
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+
+def disk_key(disk: DiskFile | CdFile, level: int = 0) -> str:
+    """The name under which the descriptor of a disk's file is handed over."""
+    return f"{disk.node}-{level}"
+
+
+def files(guest: Guest) -> Iterator[tuple[str, Path, bool]]:
+    """What must be opened before the spawn: (key, path, writable)."""
+    for disk in guest.disks:
+        for level, path in enumerate(disk.files):
+            yield disk_key(disk, level), path, level == 0
+    for cd in guest.cds:
+        yield disk_key(cd), cd.file, False
+    if guest.kernel:
+        yield KERNEL, guest.kernel.kernel, False
+        if guest.kernel.initrd:
+            yield INITRD, guest.kernel.initrd, False
+    if guest.firmware:
+        yield FIRMWARE, guest.firmware.code, False
+        yield VARIABLES, guest.firmware.variables, True
+
+
+def build(binary: str, guest: Guest, fds: Mapping[str, int]) -> list[str]:
+    """The argument list; `fds` maps each key of `files` and the sockets to a descriptor."""
+    return [binary, *_Arguments(guest, fds).all()]
+
+
+class _Arguments:
+    """Builds the list part by part; the parts share the numbering of fdsets."""
+
+    def __init__(self, guest: Guest, fds: Mapping[str, int]) -> None:
+        self._guest = guest
+        self._fds = fds
+        self._sets = 0
+        self._is_pci = guest.machine != "microvm"
+
+    def all(self) -> list[str]:
+        guest = self._guest
+        return [
+            *self._frame(),
+            *self._monitor(),
+            *self._console(),
+            *self._agent(),
+            *(part for disk in guest.disks for part in self._disk(disk)),
+            *self._cds(),
+            *(part for number, nic in enumerate(guest.nics) for part in self._nic(number, nic)),
+            *self._device({"driver": self._virtio("virtio-rng"), "rng": "rng0"}),
+            *self._boot(),
+        ]
+
+    def _frame(self) -> list[str]:
+        guest = self._guest
+        is_tcg = guest.accel == "tcg"
+        # The translation cache is most of a TCG guest's memory: 32 to 256 MiB lose no speed.
+        cache_mib = min(256, max(32, guest.memory_mib // 4))
+        return [
+            "-S",
+            *("-nodefaults", "-no-user-config"),
+            *("-display", "none"),
+            *("-uuid", guest.uuid),
+            *("-name", f"guest={guest.vm_id},debug-threads=on"),
+            *("-machine", self._machine()),
+            *("-accel", f"tcg,tb-size={cache_mib}" if is_tcg else "kvm"),
+            *("-cpu", "max" if is_tcg else "host"),
+            *("-smp", f"cpus={guest.cpus}"),
+            *("-m", f"size={guest.memory_mib}M"),
+            "-no-shutdown",
+            *("-action", "panic=pause"),
+            *("-boot", "strict=on"),
+            *("-msg", "timestamp=on"),
+            *("-overcommit", "mem-lock=off"),
+            *("-sandbox", SANDBOX),
+            *("-object", _json({"qom-type": "rng-random", "id": "rng0"})),
+        ]
+
+    def _machine(self) -> str:
+        options = [self._guest.machine, "dump-guest-core=off"]
+        if self._is_pci:
+            # graphics=off: firmware and boot loaders speak on the serial line.
+            options += ["usb=off", "vmport=off", "graphics=off"]
+        if self._guest.firmware:
+            options += ["pflash0=firmware", "pflash1=variables"]
+        return ",".join(options)
+
+    def _monitor(self) -> list[str]:
+        fd = self._fds[MONITOR]
+        return [
+            *("-chardev", f"socket,id=mon0,fd={fd},server=on,wait=off"),
+            *("-mon", "chardev=mon0,mode=control"),
+        ]
+
+    def _console(self) -> list[str]:
+        # QEMU itself writes every byte to the log, whoever listens: see supervisor/console.py.
+        log = self._fdset(CONSOLE)
+        return [
+            *log.arguments,
+            *("-chardev", f"pty,id={SERIAL_ID},logfile={log.path},logappend=on"),
+            *self._device({"driver": "isa-serial", "chardev": SERIAL_ID}),
+        ]
+
+    def _agent(self) -> list[str]:
+        fd = self._fds[AGENT]
+        return [
+            *("-chardev", f"socket,id=agent0,fd={fd},server=on,wait=off"),
+            *self._device({"driver": self._virtio("virtio-serial")}),
+            *self._device({"driver": "virtserialport", "chardev": "agent0", "name": AGENT_CHANNEL}),
+        ]
+
+    def _disk(self, disk: DiskFile) -> list[str]:
+        arguments: list[str] = []
+        node: dict[str, object] | None = None
+        for level in reversed(range(len(disk.files))):
+            handle = self._fdset(disk_key(disk, level))
+            arguments += handle.arguments
+            is_overlay = level == 0
+            file: dict[str, object] = {
+                "driver": "file",
+                "filename": handle.path,
+                "locking": "on",
+                "read-only": not is_overlay,
+            }
+            if is_overlay:
+                file["discard"] = "unmap"
+            # "backing" is always given: QEMU never follows what the guest's file says.
+            node = {
+                "driver": "qcow2",
+                "node-name": disk.node if is_overlay else disk_key(disk, level),
+                "read-only": not is_overlay,
+                "file": file,
+                "backing": node,
+            }
+            if is_overlay:
+                node |= {"discard": "unmap", "detect-zeroes": "unmap"}
+        device = {
+            "driver": self._virtio("virtio-blk"),
+            "id": f"dev-{disk.node}",
+            "drive": disk.node,
+            "bootindex": disk.bootindex,
+            "werror": "stop",
+            "rerror": "stop",
+        }
+        return [*arguments, "-blockdev", _json(node), *self._device(device)]
+
+    def _cds(self) -> list[str]:
+        if not self._guest.cds:
+            return []
+        arguments = self._device({"driver": self._virtio("virtio-scsi"), "id": "scsi0"})
+        for cd in self._guest.cds:
+            handle = self._fdset(disk_key(cd))
+            node = {
+                "driver": "raw",
+                "node-name": cd.node,
+                "read-only": True,
+                "file": {"driver": "file", "filename": handle.path, "read-only": True},
+            }
+            device = {
+                "driver": "scsi-cd",
+                "bus": "scsi0.0",
+                "id": f"dev-{cd.node}",
+                "drive": cd.node,
+                "bootindex": cd.bootindex,
+            }
+            arguments += [*handle.arguments, "-blockdev", _json(node), *self._device(device)]
+        return arguments
+
+    def _nic(self, number: int, nic: Nic) -> list[str]:
+        netdev: dict[str, object] = {"type": "user", "id": f"net{number}"}
+        if nic.is_isolated:
+            netdev["restrict"] = True
+        if nic.forwards:
+            netdev["hostfwd"] = [
+                {"str": f"{f.protocol}:{f.host_address}:{f.host_port}-:{f.guest_port}"}
+                for f in nic.forwards
+            ]
+        device: dict[str, object] = {
+            "driver": self._virtio("virtio-net") if nic.model == "virtio" else "e1000",
+            "netdev": f"net{number}",
+            "mac": nic.mac,
+        }
+        if nic.bootindex is None:
+            # Without its boot ROM a card saves 0.4 s of firmware (measured, SeaBIOS under TCG).
+            device["romfile"] = ""
+        else:
+            device["bootindex"] = nic.bootindex
+        return ["-netdev", _json(netdev), *self._device(device)]
+
+    def _boot(self) -> list[str]:
+        guest = self._guest
+        arguments: list[str] = []
+        if guest.kernel:
+            # -kernel knows no fdsets; /proc/self/fd opens what we opened, path or no path.
+            arguments += ["-kernel", f"/proc/self/fd/{self._fds[KERNEL]}"]
+            if guest.kernel.initrd:
+                arguments += ["-initrd", f"/proc/self/fd/{self._fds[INITRD]}"]
+            arguments += ["-append", guest.kernel.cmdline]
+        if guest.firmware:
+            for node, is_read_only in ((FIRMWARE, True), (VARIABLES, False)):
+                handle = self._fdset(node)
+                flash = {
+                    "driver": "raw",
+                    "node-name": node,
+                    "read-only": is_read_only,
+                    "file": {
+                        "driver": "file",
+                        "filename": handle.path,
+                        "read-only": is_read_only,
+                    },
+                }
+                arguments += [*handle.arguments, "-blockdev", _json(flash)]
+        return arguments
+
+    def _virtio(self, name: str) -> str:
+        return f"{name}-pci" if self._is_pci else f"{name}-device"
+
+    def _fdset(self, key: str) -> _FdSet:
+        self._sets += 1
+        return _FdSet(self._sets, self._fds[key])
+
+    @staticmethod
+    def _device(properties: Mapping[str, object]) -> list[str]:
+        return ["-device", _json(properties)]
+
+
+class _FdSet:
+    """A descriptor as QEMU's `-add-fd` takes it, and the path that then stands for it."""
+
+    def __init__(self, number: int, fd: int) -> None:
+        self.arguments = ["-add-fd", f"fd={fd},set={number}"]
+        self.path = f"/dev/fdset/{number}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,56 @@
+"""The unprivileged user as whom QEMU runs when the service is root."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from msgspec import Struct
+
+OWN_USER = "voidvm"
+FALLBACK_USER = "nobody"
+KVM_GROUP = "kvm"
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """A user to become."""
+
+    user: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def resolve_identity(user: str) -> Identity | None:
+    """The identity of `user`, or of the default one for ""; None when the service is not root.
+
+    Raises `ValueError`, saying what to do, for an unknown user and for root.
+    """
+    if os.geteuid() != 0:
+        return None
+    entry = _entry(user) if user else _default_entry()
+    if entry.pw_uid == 0:
+        raise ValueError(f"[qemu] user: QEMU must not run as root; name another user than {user}")
+    try:
+        groups: tuple[int, ...] = (grp.getgrnam(KVM_GROUP).gr_gid,)
+    except KeyError:
+        groups = ()
+    return Identity(user=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid, groups=groups)
+
+
+def _entry(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ValueError(
+            f"[qemu] user: there is no user '{user}'; make it with: useradd --system "
+            f"--no-create-home --shell /usr/sbin/nologin {user}"
+        ) from None
+
+
+def _default_entry() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(OWN_USER)
+    except KeyError:
+        return _entry(FALLBACK_USER)

@@ -1,0 +1,139 @@
+"""Spawns QEMU: opens what it needs, drops privileges, hands over descriptors, closes copies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from voidvm.hypervisor import argv
+from voidvm.hypervisor.guest import Guest
+from voidvm.hypervisor.identity import Identity
+from voidvm.hypervisor.process import QemuProcess
+
+STDERR_KEPT_BYTES = 65_536
+SOCKET_PATH_MAX_BYTES = 107
+
+
+class LaunchFailed(Exception):
+    """QEMU could not be spawned; the text says why, without our paths."""
+
+
+class Launcher:
+    """Spawns guests; as root each as `identity`, in every case without a way to gain rights."""
+
+    def __init__(self, *, binary: str, identity: Identity | None) -> None:
+        self._binary = binary
+        self._identity = identity
+
+    async def launch(self, guest: Guest) -> QemuProcess:
+        """A QEMU that has been spawned with `-S`: no guest instruction runs yet.
+
+        Raises `LaunchFailed`; then no process is left and no socket file.
+        """
+        spawning = asyncio.ensure_future(asyncio.to_thread(self.spawn, guest))
+        try:
+            child = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            # A spawn under way cannot be called back, so its child is ended as soon as it is.
+            spawning.add_done_callback(_end_orphan)
+            raise
+        return QemuProcess.of_child(child)
+
+    def spawn(self, guest: Guest) -> subprocess.Popen[bytes]:
+        """Spawn and return the bare child; blocks for about a millisecond."""
+        with ExitStack() as stack:
+            try:
+                fds = self._open(guest, stack)
+                stderr = _open(guest.stderr_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, stack)
+            except OSError as error:
+                name = Path(error.filename).name if error.filename else "a file"
+                raise LaunchFailed(f"cannot open {name}: {error.strerror}") from error
+            binary = shutil.which(self._binary)
+            if binary is None:
+                raise LaunchFailed(f"{self._binary} is not installed")
+            command = [*self._privileges(), *argv.build(binary, guest, fds)]
+            try:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    pass_fds=tuple(fds.values()),
+                    cwd="/",
+                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise LaunchFailed(f"cannot run {self._binary}: {error.strerror}") from error
+
+    def _privileges(self) -> list[str]:
+        """setpriv(1) in front of QEMU: it costs half a millisecond, `fork` with a user three."""
+        command = [
+            *("setpriv", "--no-new-privs", "--inh-caps=-all"),
+        ]
+        if self._identity is not None:
+            groups = ",".join(str(group) for group in self._identity.groups)
+            command += [
+                f"--reuid={self._identity.uid}",
+                f"--regid={self._identity.gid}",
+                f"--groups={groups}" if groups else "--clear-groups",
+                "--bounding-set=-all",
+            ]
+        return [*command, "--"]
+
+    @staticmethod
+    def _open(guest: Guest, stack: ExitStack) -> dict[str, int]:
+        fds = {
+            argv.MONITOR: _listen(guest.monitor_socket, stack),
+            argv.AGENT: _listen(guest.agent_socket, stack),
+            argv.CONSOLE: _open(guest.console_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, stack),
+        }
+        for key, path, is_writable in argv.files(guest):
+            fds[key] = _open(path, os.O_RDWR if is_writable else os.O_RDONLY, stack)
+        return fds
+
+
+def _open(path: Path, flags: int, stack: ExitStack) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _listen(path: Path, stack: ExitStack) -> int:
+    """A listening socket at `path`, left there for later services to connect to."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    stack.callback(listener.close)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(1)
+    return listener.fileno()
+
+
+def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
+    """The end of what QEMU wrote; the file is cut to `STDERR_KEPT_BYTES` on the way."""
+    try:
+        with path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - STDERR_KEPT_BYTES))
+            kept = file.read()
+            if size > STDERR_KEPT_BYTES:
+                file.seek(0)
+                file.write(kept)
+                file.truncate()
+    except OSError:
+        return ""
+    return kept[-limit_bytes:].decode(errors="replace")
+
+
+def _end_orphan(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:
+    if not spawning.cancelled() and spawning.exception() is None:
+        child = spawning.result()
+        child.kill()
+        child.wait()

@@ -1,0 +1,143 @@
+"""One VM's QMP monitor: commands with deadlines, events as calls, the loss of the line as news."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
+
+COMMAND_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 2.0
+
+# Its warnings are about peers that vanish, which is daily life here.
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
+
+EventHandler = Callable[[str, Mapping[str, object]], None]
+
+
+class MonitorError(Exception):
+    """Base of what can go wrong on the monitor."""
+
+
+class MonitorLost(MonitorError):
+    """There is no line to QEMU, or it broke."""
+
+
+class MonitorTimeout(MonitorError):
+    """QEMU did not answer in time; the line stays open."""
+
+
+class CommandRefused(MonitorError):
+    """QEMU answered with an error; the text is QEMU's."""
+
+
+class _Callback(EventListener):
+    """Hands each event over as it comes: no queue that grows, no order to lose."""
+
+    def __init__(self, handler: EventHandler) -> None:
+        super().__init__()
+        self._handler = handler
+
+    async def put(self, event: Message) -> None:
+        data = event.get("data")
+        self._handler(str(event["event"]), data if isinstance(data, dict) else {})
+
+
+class Monitor:
+    """A connection to a QEMU's monitor socket; serves one client, so there is one per VM.
+
+    `on_event(name, data)` is called in order for each event; `on_lost()` once, when an
+    established line ends for whatever reason but `close`.
+    """
+
+    def __init__(self, *, on_event: EventHandler, on_lost: Callable[[], None]) -> None:
+        self._qmp = QMPClient("voidvm")
+        self._qmp.remove_listener(self._qmp.events)
+        self._qmp.register_listener(_Callback(on_event))
+        self._on_lost = on_lost
+        self._watch: asyncio.Task[None] | None = None
+
+    async def connect(self, path: Path, *, timeout_s: float) -> None:
+        """Connect and negotiate. Raises `MonitorLost`, or `MonitorTimeout` without a greeting.
+
+        A socket whose client has just gone needs a moment before it greets the next one, so
+        refused connections are tried again until the time is over.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._qmp.connect(str(path))
+        except TimeoutError as error:
+            raise MonitorTimeout(f"no greeting within {timeout_s:g} s") from error
+        except QMPError as error:
+            raise MonitorLost(str(error)) from error
+        self._watch = asyncio.create_task(self._watch_line(), name="monitor-watch")
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether commands can be sent."""
+        return self._qmp.runstate is Runstate.RUNNING
+
+    async def execute(
+        self,
+        command: str,
+        arguments: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> object:
+        """QEMU's answer. Raises `CommandRefused`, `MonitorTimeout` or `MonitorLost`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._qmp.execute(command, dict(arguments) if arguments else None)
+        except TimeoutError as error:
+            raise MonitorTimeout(f"{command}: no answer within {timeout_s:g} s") from error
+        except ExecuteError as error:
+            raise CommandRefused(str(error)) from error
+        except (QMPError, OSError, EOFError) as error:
+            raise MonitorLost(f"{command}: {error}") from error
+
+    async def status(self) -> str:
+        """QEMU's run state, as `query-status` names it: `running`, `paused`, `shutdown`, …"""
+        return str(_field(await self.execute("query-status"), "status"))
+
+    async def uuid(self) -> str:
+        """The UUID of the guest behind this monitor."""
+        return str(_field(await self.execute("query-uuid"), "UUID"))
+
+    async def pty(self, chardev: str) -> str:
+        """The path of the PTY behind a character device."""
+        answer = await self.execute("query-chardev")
+        for entry in answer if isinstance(answer, list) else []:
+            filename = str(_field(entry, "filename"))
+            if _field(entry, "label") == chardev and filename.startswith("pty:"):
+                return filename.removeprefix("pty:")
+        raise CommandRefused(f"no PTY behind {chardev}")
+
+    async def close(self) -> None:
+        """Hang up; QEMU goes on. Never raises."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(self._watch, return_exceptions=True)
+        await self._disconnect()
+
+    async def _watch_line(self) -> None:
+        while self._qmp.runstate is Runstate.RUNNING:
+            await self._qmp.runstate_changed()
+        await self._disconnect()
+        self._on_lost()
+
+    async def _disconnect(self) -> None:
+        # After `quit` the end of the line arrives as EOFError: normal.
+        with suppress(QMPError, OSError, EOFError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._qmp.disconnect()
+
+
+def _field(answer: object, name: str) -> object:
+    if not isinstance(answer, dict) or name not in answer:
+        raise CommandRefused(f"answer without {name!r}")
+    return answer[name]

@@ -1,0 +1,159 @@
+"""A QEMU process, ours or found again: identified by pid and start time, ended through a pidfd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal as signals
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from msgspec import Struct
+
+PROC = Path("/proc")
+
+
+class Exit(Struct, frozen=True, kw_only=True):
+    """How a process ended; both None when it was not our child, so nobody told us."""
+
+    status: int | None = None
+    signal: int | None = None
+
+    @property
+    def signal_name(self) -> str | None:
+        """The signal that ended it, like `SIGKILL`."""
+        return None if self.signal is None else signals.Signals(self.signal).name
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        if self.status is not None:
+            return f"exit status {self.status}"
+        return "ended"
+
+
+class ProcessGone(Exception):
+    """The process that was meant is no more, or its pid belongs to a stranger now."""
+
+
+def boot_id() -> str:
+    """The id of this boot of the host; pids of another boot mean nothing."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_ticks(pid: int) -> int:
+    """When the process started, in clock ticks since the host's boot (proc(5), field 22)."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except OSError as error:
+        raise ProcessGone(f"no process {pid}") from error
+    # The command name may hold anything, so count from its closing parenthesis.
+    fields = text.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessGone(f"process {pid} is dead")
+    return int(fields[19])
+
+
+def command_line(pid: int) -> list[str]:
+    """The argument list of a process; empty when there is none."""
+    with suppress(OSError):
+        return (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    return []
+
+
+def running_guests() -> Iterator[tuple[int, str]]:
+    """The (pid, VM id) of every QEMU on this host whose command line names one of our guests."""
+    for entry in PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        arguments = command_line(int(entry.name))
+        if "-name" not in arguments[:-1]:
+            continue
+        name = arguments[arguments.index("-name") + 1]
+        # setpriv and QEMU share the pid but not the command line: only QEMU's counts.
+        if name.startswith("guest=vm-") and "qemu" in Path(arguments[0]).name:
+            yield int(entry.name), name.removeprefix("guest=").partition(",")[0]
+
+
+class QemuProcess:
+    """One QEMU: `exited` resolves when it ends, `kill` can only ever hit this process."""
+
+    def __init__(self, *, pid: int, pidfd: int, ticks: int, child: subprocess.Popen[bytes] | None):
+        self.pid = pid
+        self.ticks = ticks
+        self.command = [str(part) for part in child.args] if child else command_line(pid)
+        self._pidfd = pidfd
+        self._child = child
+        self._loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self._loop.add_reader(pidfd, self._reap)
+
+    @classmethod
+    def of_child(cls, child: subprocess.Popen[bytes]) -> QemuProcess:
+        """Watch a process that we have just spawned."""
+        pidfd = os.pidfd_open(child.pid)
+        try:
+            ticks = start_ticks(child.pid)
+        except ProcessGone:
+            ticks = 0
+        return cls(pid=child.pid, pidfd=pidfd, ticks=ticks, child=child)
+
+    @classmethod
+    def adopt(cls, pid: int, *, vm_id: str, ticks: int | None = None) -> QemuProcess:
+        """Watch a process that an earlier service spawned.
+
+        Raises `ProcessGone` unless it is alive, runs the guest `vm_id` and, where `ticks` is
+        known, started then.
+        """
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise ProcessGone(f"no process {pid}") from error
+        try:
+            # Read after the pidfd is held: what is read now belongs to what the pidfd names.
+            found = start_ticks(pid)
+            is_ours = f"guest={vm_id},debug-threads=on" in command_line(pid)
+            if not is_ours or (ticks is not None and found != ticks):
+                raise ProcessGone(f"process {pid} is not the QEMU of {vm_id}")
+        except BaseException:
+            os.close(pidfd)
+            raise
+        return cls(pid=pid, pidfd=pidfd, ticks=found, child=None)
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the end was seen."""
+        return self.exited.done()
+
+    def send_signal(self, number: signals.Signals) -> None:
+        """Send a signal; does nothing once the process has ended."""
+        if not self.has_exited:
+            with suppress(ProcessLookupError):
+                signals.pidfd_send_signal(self._pidfd, number)
+
+    async def wait(self, *, timeout_s: float) -> Exit | None:
+        """How it ended, or None if it still lives after `timeout_s`."""
+        await asyncio.wait([self.exited], timeout=timeout_s)
+        return self.exited.result() if self.exited.done() else None
+
+    def release(self) -> None:
+        """Stop watching; the process goes on."""
+        self._loop.remove_reader(self._pidfd)
+        with suppress(OSError):
+            os.close(self._pidfd)
+        if self._child is not None and self._child.returncode is None:
+            # Popen would warn about a child that is still alive, which is just what is wanted.
+            self._child.returncode = 0
+        self.exited.cancel()
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        outcome = Exit()
+        if self._child is not None:
+            code = self._child.wait()
+            outcome = Exit(signal=-code) if code < 0 else Exit(status=code)
+        os.close(self._pidfd)
+        if not self.exited.done():
+            self.exited.set_result(outcome)

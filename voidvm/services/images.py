@@ -1,0 +1,95 @@
+"""Images for clients, and the files behind them for VMs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voidvm.domain.account import Principal
+from voidvm.domain.catalog import CatalogEntry, nearest
+from voidvm.domain.image import CatalogItem, Image, ImageKind
+from voidvm.errors import FieldProblem, ImageNotFound, ImageNotReady, UnknownOs, ValidationFailed
+from voidvm.store.images import ImageStore
+from voidvm.supervisor.paths import Layout
+
+_FILE_NAMES = {("disk", "qcow2"): "disk.qcow2", ("iso", "iso"): "image.iso"}
+
+
+def image_file(layout: Layout, image: Image) -> Path:
+    """The file of an image."""
+    name = "kernel" if image.kind == "kernel" else _FILE_NAMES[image.kind, image.format]
+    return layout.image(image.id) / name
+
+
+class Images:
+    """What is on this host, and what the catalogue could bring."""
+
+    def __init__(
+        self, store: ImageStore, *, layout: Layout, catalog: dict[str, CatalogEntry]
+    ) -> None:
+        self._store = store
+        self._layout = layout
+        self._catalog = catalog
+
+    async def list(
+        self, principal: Principal, *, kind: ImageKind | None, page: int, limit: int
+    ) -> tuple[list[Image], int]:
+        """One page of the images that the caller may use, and how many there are."""
+        return await self._store.list(kind=kind, principal=principal, page=page, limit=limit)
+
+    async def get(self, principal: Principal, ref: str) -> Image:
+        """An image by id or name. Raises `ImageNotFound`."""
+        image = await self._store.find(ref, principal=principal)
+        if image is None:
+            raise ImageNotFound(image=ref)
+        return image
+
+    async def catalog(self) -> list[CatalogItem]:
+        """The names that `os` accepts."""
+        entries = {entry.id: entry for entry in self._catalog.values()}
+        return [
+            CatalogItem(
+                os=entry.id,
+                title=entry.title,
+                aliases=entry.aliases,
+                present=await self._store.by_os(entry.id) is not None,
+                default_user=entry.default_user,
+                minimum_memory=entry.min_memory_mib,
+                minimum_disk=entry.min_disk_gib,
+            )
+            for entry in entries.values()
+        ]
+
+    async def of_os(self, name: str) -> Image:
+        """The image of an operating system.
+
+        Raises `UnknownOs` with the nearest names, `ImageNotReady` when it is not here yet.
+        """
+        entry = self._catalog.get(name)
+        image = await self._store.by_os(entry.id if entry else name)
+        if image is not None:
+            return image
+        if entry is None:
+            near = nearest(name, self._catalog)
+            raise UnknownOs(f"did you mean {', '.join(near)}?" if near else "", os=name)
+        if entry.recipe is not None:
+            hint = f"Build it on the host: voidvm image build {entry.recipe}"
+        else:
+            hint = f"Fetch {entry.url} on the host, then: voidvm image add --os {entry.id} FILE"
+        raise ImageNotReady(image=name, hint=hint)
+
+    async def of_kind(
+        self, principal: Principal, ref: str, *, kind: ImageKind, field: str
+    ) -> Image:
+        """An image that a field names. Raises `ValidationFailed` naming the field."""
+        image = await self._store.find(ref, principal=principal)
+        if image is None:
+            problem = FieldProblem(field, f"there is no image '{ref}'")
+        elif image.kind != kind:
+            problem = FieldProblem(field, f"'{ref}' is of kind {image.kind}, not {kind}")
+        else:
+            return image
+        raise ValidationFailed(f"{problem.field}: {problem.message}", errors=[problem])
+
+    def file(self, image: Image) -> Path:
+        """The file of an image."""
+        return image_file(self._layout, image)

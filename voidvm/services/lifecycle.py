@@ -1,0 +1,111 @@
+"""A VM's life: start, stop and what lies between."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from voidvm.domain.account import Principal
+from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
+from voidvm.domain.views import show
+from voidvm.domain.vm import Incident, RestartRequest, StopRequest, Vm, VmRecord
+from voidvm.errors import VmAlreadyRunning, VmNotRunning, VmStateConflict
+from voidvm.services.guests import Guests
+from voidvm.services.vms import Vms
+from voidvm.store.vms import VmStore
+from voidvm.supervisor import incidents
+from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.machine import Machine
+from voidvm.supervisor.paths import Layout
+
+SimpleAction = Literal["reset", "pause", "resume"]
+
+
+class Lifecycle:
+    """Each method answers when what it asked for was observed."""
+
+    def __init__(
+        self, store: VmStore, *, vms: Vms, fleet: Fleet, guests: Guests, layout: Layout
+    ) -> None:
+        self._store = store
+        self._vms = vms
+        self._fleet = fleet
+        self._guests = guests
+        self._layout = layout
+
+    async def start(self, principal: Principal, ref: str) -> Vm:
+        """Start a VM; its guest's CPUs run when this returns."""
+        record, machine = await self._find(principal, ref)
+        if machine.status in WITH_PROCESS and machine.status is not VmStatus.STARTING:
+            raise VmAlreadyRunning(vm=record.name, details=machine.status)
+        await machine.perform("start", lambda: self._start(principal, record, machine))
+        return await self._vms.get(principal, record.id)
+
+    async def _start(self, principal: Principal, record: VmRecord, machine: Machine) -> None:
+        if machine.status not in STARTABLE:
+            raise VmAlreadyRunning(vm=record.name, details=machine.status)
+        stored = await self._store.get(record.id) or record
+        guest, endpoints = await self._guests.build(principal, stored)
+        await self._store.set_wanted(record.id, "running")
+        await machine.start(guest, hardware=stored.hardware, endpoints=endpoints)
+
+    async def stop(self, principal: Principal, ref: str, request: StopRequest) -> Vm:
+        """Stop a VM; a forced stop works whatever else is under way."""
+        record, machine = await self._find(principal, ref)
+        if request.force:
+            await machine.force_stop()
+            await self._store.set_wanted(record.id, "stopped")
+        else:
+            self._require_process(record, machine)
+            await machine.perform(
+                "stop", lambda: self._stop(record, machine, timeout_s=request.timeout)
+            )
+        return await self._vms.get(principal, record.id)
+
+    async def _stop(self, record: VmRecord, machine: Machine, *, timeout_s: float) -> None:
+        await self._store.set_wanted(record.id, "stopped")
+        await machine.stop(timeout_s=timeout_s)
+
+    async def restart(self, principal: Principal, ref: str, request: RestartRequest) -> Vm:
+        """Stop, then start."""
+        record, machine = await self._find(principal, ref)
+        self._require_process(record, machine)
+        await machine.perform("restart", lambda: self._restart(principal, record, machine, request))
+        return await self._vms.get(principal, record.id)
+
+    async def _restart(
+        self, principal: Principal, record: VmRecord, machine: Machine, request: RestartRequest
+    ) -> None:
+        if request.mode == "force":
+            await machine.force_stop()
+        else:
+            await machine.stop(timeout_s=request.timeout)
+        await self._start(principal, record, machine)
+
+    async def act(self, principal: Principal, ref: str, action: SimpleAction) -> Vm:
+        """Reset, pause or resume a VM."""
+        record, machine = await self._find(principal, ref)
+        self._require_process(record, machine)
+        if action == "resume" and machine.status is VmStatus.RUNNING:
+            raise VmAlreadyRunning(vm=record.name, details=machine.status)
+        if action == "pause" and machine.status is VmStatus.PAUSED:
+            raise VmStateConflict(
+                vm=record.name, action=action, state=machine.status, details=machine.status
+            )
+        await machine.perform(action, getattr(machine, action))
+        return await self._vms.get(principal, record.id)
+
+    async def incidents(self, principal: Principal, ref: str) -> list[Incident]:
+        """What is known of the VM's unexpected ends, newest first."""
+        record = await self._vms.find(principal, ref)
+        folder = self._layout.vm(record.id).incidents
+        return await asyncio.to_thread(incidents.read_all, folder)
+
+    async def _find(self, principal: Principal, ref: str) -> tuple[VmRecord, Machine]:
+        record = await self._vms.find(principal, ref)
+        return record, self._fleet.get(record.id)
+
+    @staticmethod
+    def _require_process(record: VmRecord, machine: Machine) -> None:
+        if machine.status not in WITH_PROCESS:
+            raise VmNotRunning(vm=record.name, details=machine.status)

@@ -1,0 +1,26 @@
+"""All use cases in one value, which the API is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voidvm.services.accounts import Accounts
+from voidvm.services.consoles import Consoles
+from voidvm.services.host import Host
+from voidvm.services.images import Images
+from voidvm.services.lifecycle import Lifecycle
+from voidvm.services.vms import Vms
+from voidvm.services.waiting import Waiting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What handlers may call."""
+
+    accounts: Accounts
+    vms: Vms
+    lifecycle: Lifecycle
+    waiting: Waiting
+    consoles: Consoles
+    images: Images
+    host: Host

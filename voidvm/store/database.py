@@ -1,0 +1,157 @@
+"""One SQLite file: a reader, one writer at a time, and transactions that are whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from voidvm.errors import NoSpace
+from voidvm.store.migrations import MIGRATIONS
+
+T = TypeVar("T")
+Row = aiosqlite.Row
+Parameters = Sequence[object]
+
+BUSY_TIMEOUT_S = 5.0
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says what to do."""
+
+
+class Transaction:
+    """What a write may do; it sees its own changes."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> int:
+        """Run a statement; the number of rows it touched."""
+        async with self._connection.execute(sql, parameters) as cursor:
+            return cursor.rowcount
+
+    async def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """The rows of a query."""
+        return list(await self._connection.execute_fetchall(sql, parameters))
+
+
+class Database:
+    """An open database. Other processes may have it open, too."""
+
+    def __init__(self, reader: aiosqlite.Connection, writer: aiosqlite.Connection) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lock = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def open(cls, path: Path) -> Database:
+        """Open or make the database and bring its schema up to date.
+
+        Raises `StoreError` for one that a newer version made, or that is none.
+        """
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        writer = await _connect(path)
+        try:
+            await _migrate(writer)
+            reader = await _connect(path)
+            await reader.execute("PRAGMA query_only = ON")
+        except sqlite3.DatabaseError as error:
+            await writer.close()
+            raise StoreError(f"{path} cannot be used: {error}") from error
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(reader, writer)
+
+    async def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """The rows of a query, as of the last transaction."""
+        return list(await self._reader.execute_fetchall(sql, parameters))
+
+    async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Do `work` as one transaction, on disk when this returns.
+
+        It is a task of the database's own: a caller who is cancelled neither stops it half-way
+        nor gives the connection to the next one too early.
+        """
+        task = asyncio.create_task(self._transact(work), name="transaction")
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Wait for the transactions under way, then close."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        await self._reader.close()
+        await self._writer.close()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, even where the caller has gone away
+
+    async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        async with self._lock:
+            try:
+                await self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    result = await work(Transaction(self._writer))
+                    await self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        await self._writer.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise NoSpace from error
+                raise
+            return result
+
+
+async def _connect(path: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
+    connection.row_factory = Row
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "temp_store = MEMORY",
+    ):
+        await connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+async def _migrate(connection: aiosqlite.Connection) -> None:
+    await connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = await _version(connection)
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"the database is of version {version}, this VoidVM knows {len(MIGRATIONS)}: "
+                "use the version of VoidVM that made it, or a newer one"
+            )
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):
+                await connection.execute(statement)
+        await connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        await connection.execute("COMMIT")
+    except BaseException:
+        await connection.execute("ROLLBACK")
+        raise
+
+
+async def _version(connection: aiosqlite.Connection) -> int:
+    rows = list(await connection.execute_fetchall("PRAGMA user_version"))
+    return int(rows[0][0])
+
+
+def _statements(script: str) -> Iterable[str]:
+    # `executescript` would commit first; none of our statements has a semicolon inside.
+    return (part for part in script.split(";") if part.strip())

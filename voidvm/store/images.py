@@ -1,0 +1,100 @@
+"""The table of images; their files lie in a folder of the image's id."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from voidvm.domain.account import Principal
+from voidvm.domain.image import Image, ImageKind
+from voidvm.errors import NameTaken
+from voidvm.store.database import Database, Row, Transaction
+from voidvm.store.values import stamp
+
+_decode = msgspec.json.Decoder(Image).decode
+# What the caller may use: public ones and its own; an admin all.
+_VISIBLE = "(?1 OR public OR owner_id = ?2)"
+
+
+class ImageStore:
+    """Images that are on this host."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, image: Image, *, replace: bool = False) -> Image | None:
+        """Add an image. With `replace` it takes the place of its namesake, which is returned.
+
+        Raises `NameTaken` without it.
+        """
+
+        async def work(transaction: Transaction) -> Image | None:
+            old = await transaction.query(
+                "SELECT body FROM images WHERE ifnull(owner_id, '') = ? AND name = ?",
+                (image.owner or "", image.name),
+            )
+            if old and replace:
+                await transaction.execute("DELETE FROM images WHERE id = ?", (_image(old[0]).id,))
+            try:
+                await transaction.execute(
+                    "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        image.id,
+                        image.owner,
+                        image.name,
+                        image.kind,
+                        image.os,
+                        image.public,
+                        stamp(image.created_at),
+                        msgspec.json.encode(image),
+                    ),
+                )
+            except sqlite3.IntegrityError as error:
+                raise NameTaken(name=image.name) from error
+            return _image(old[0]) if old else None
+
+        return await self._database.write(work)
+
+    async def find(self, ref: str, *, principal: Principal) -> Image | None:
+        """An image by id or name that the caller may use; its own first."""
+        rows = await self._database.read(
+            f"SELECT body FROM images WHERE {_VISIBLE} AND (id = ?3 OR name = ?3)"
+            " ORDER BY owner_id IS NOT ?2 LIMIT 1",
+            (principal.role == "admin", principal.user_id, ref),
+        )
+        return _image(rows[0]) if rows else None
+
+    async def by_os(self, os: str) -> Image | None:
+        """The image that stands for an entry of the catalogue."""
+        rows = await self._database.read(
+            "SELECT body FROM images WHERE os = ? AND kind = 'disk' AND public"
+            " ORDER BY created_at DESC LIMIT 1",
+            (os,),
+        )
+        return _image(rows[0]) if rows else None
+
+    async def list(
+        self, *, principal: Principal, kind: ImageKind | None, page: int, limit: int
+    ) -> tuple[list[Image], int]:
+        """One page of what the caller may use, and the number of all."""
+        where = f" WHERE {_VISIBLE} AND (?3 IS NULL OR kind = ?3)"
+        filters = (principal.role == "admin", principal.user_id, kind)
+        rows = await self._database.read(
+            f"SELECT body FROM images{where} ORDER BY name, id LIMIT ?4 OFFSET ?5",
+            (*filters, limit, (page - 1) * limit),
+        )
+        counted = await self._database.read(f"SELECT count(*) FROM images{where}", filters)
+        return [_image(row) for row in rows], int(counted[0][0])
+
+    async def delete(self, image_id: str) -> None:
+        """Forget an image."""
+
+        async def work(transaction: Transaction) -> None:
+            await transaction.execute("DELETE FROM images WHERE id = ?", (image_id,))
+
+        await self._database.write(work)
+
+
+def _image(row: Row) -> Image:
+    return _decode(row["body"])

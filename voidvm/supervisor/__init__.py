@@ -1,0 +1,1 @@
+"""Keeps each VM's process, status and console in step with what was asked."""

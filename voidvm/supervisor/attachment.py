@@ -1,0 +1,313 @@
+"""The service's hold on one QEMU: process, monitor and console, and what they let us observe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from voidvm.domain.states import VmStatus
+from voidvm.domain.vm import Incident
+from voidvm.errors import CommandFailed, VmNotRunning, VmUnresponsive
+from voidvm.hypervisor.argv import SERIAL_ID
+from voidvm.hypervisor.launch import stderr_tail
+from voidvm.hypervisor.monitor import CommandRefused, Monitor, MonitorError, MonitorTimeout
+from voidvm.hypervisor.process import Exit, QemuProcess
+from voidvm.supervisor import incidents, shutdown
+from voidvm.supervisor.console import Console
+from voidvm.supervisor.history import History
+from voidvm.supervisor.paths import VmPaths
+from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown, plain_stderr
+from voidvm.supervisor.state import VmState
+
+log = logging.getLogger(__name__)
+
+REATTACH_S = 1.5
+RECOVER_EVERY_S = 1.0
+EVENTS_KEPT = 32
+INCIDENT_CONSOLE_BYTES = 4096
+
+# In these the guest's CPUs are taken to run, so that a halt is news.
+_LIVE = frozenset({VmStatus.STARTING, VmStatus.RUNNING, VmStatus.UNRESPONSIVE})
+
+
+class Attachment:
+    """Holds at most one QEMU at a time and sets the VM's status from what it does.
+
+    `expected_end` is the reason of an end that was asked for; an end while it is None is
+    unexpected and leaves an incident.
+    """
+
+    def __init__(self, state: VmState, *, paths: VmPaths, history_bytes: int) -> None:
+        self.expected_end: str | None = None
+        self.pause_reason: str | None = None
+        self._state = state
+        self._paths = paths
+        self._history_bytes = history_bytes
+        self._process: QemuProcess | None = None
+        self._monitor: Monitor | None = None
+        self._console: Console | None = None
+        self._is_ending = False
+        self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
+        self._background: set[asyncio.Task[None]] = set()
+
+    # Parts
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a QEMU."""
+        return self._process is not None
+
+    @property
+    def console(self) -> Console:
+        """The serial console; its file is opened at the first use."""
+        if self._console is None:
+            self._console = Console(self._paths.console_log, cap_bytes=self._history_bytes)
+        return self._console
+
+    @property
+    def process(self) -> QemuProcess:
+        """The QEMU. Raises `VmNotRunning` without one."""
+        if self._process is None:
+            raise VmNotRunning(vm=self._state.label, details=self._state.status)
+        return self._process
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor. Raises `VmNotRunning` without a QEMU, `VmUnresponsive` without a line."""
+        if self._monitor is None:
+            _ = self.process
+            raise VmUnresponsive(vm=self._state.label)
+        return self._monitor
+
+    # Coming and going
+
+    def watch(self, process: QemuProcess) -> None:
+        """Take hold of a process."""
+        self._process = process
+        self._is_ending = False
+        self.expected_end = self.pause_reason = None
+        self._events.clear()
+        process.exited.add_done_callback(self._on_exit)
+
+    def unwatch(self) -> None:
+        """Let go of the process; it goes on."""
+        if self._process is not None:
+            self._process.exited.remove_done_callback(self._on_exit)
+            self._process.release()
+            self._process = None
+
+    async def connect(self, *, timeout_s: float) -> None:
+        """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
+        monitor = Monitor(on_event=self._on_event, on_lost=self._on_monitor_lost)
+        await monitor.connect(self._paths.monitor_socket, timeout_s=timeout_s)
+        self._monitor = monitor
+        self.console.attach(await monitor.pty(SERIAL_ID))
+
+    async def observe(self, *, wants_running: bool) -> None:
+        """Set the status from what QEMU says its run state is. Raises `MonitorError`."""
+        state = await self.monitor.status()
+        if state == "running":
+            self._mark_running()
+        elif state == "shutdown":
+            self._finish_shutdown("guest-shutdown")
+        elif state != "prelaunch":
+            self._state.set(VmStatus.PAUSED, of_run_state(state))
+        # An earlier service died between the spawn and `cont`: finish what it began.
+        elif wants_running:
+            await self.monitor.execute("cont")
+        else:
+            self._finish_shutdown("host-request")
+
+    async def command(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
+        """QEMU's answer. Raises `CommandFailed`, `VmUnresponsive` or `VmNotRunning`."""
+        try:
+            return await self.monitor.execute(name, arguments)
+        except CommandRefused as error:
+            raise CommandFailed(str(error), tool="QEMU") from error
+        except MonitorTimeout as error:
+            self.found_hung()
+            raise VmUnresponsive(str(error), vm=self._state.label) from error
+        except MonitorError as error:
+            raise VmNotRunning(vm=self._state.label, details=str(error)) from error
+
+    async def until(self, status: VmStatus, *, timeout_s: float) -> None:
+        """Wait for a status. Raises `VmNotRunning` when QEMU ends, `VmUnresponsive` in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._state.status is not status:
+                    _ = self.process
+                    await self._state.changed()
+        except TimeoutError as error:
+            raise VmUnresponsive(f"not {status} in time", vm=self._state.label) from error
+
+    async def end(self, *, at_once: bool) -> None:
+        """Go down the stop ladder; returns when the status shows it."""
+        if self._process is None:
+            return
+        self._is_ending = True
+        try:
+            await shutdown.end(self._process, self._monitor, at_once=at_once)
+        except shutdown.StillAlive as error:
+            raise VmUnresponsive(str(error), vm=self._state.label) from error
+        finally:
+            self._is_ending = False
+        # The exit's own callback sets the status; let it run before anybody looks.
+        await asyncio.sleep(0)
+
+    def said(self) -> str:
+        """What QEMU wrote to its stderr, for people."""
+        return plain_stderr(stderr_tail(self._paths.stderr_log))
+
+    def found_hung(self) -> None:
+        """QEMU lives but does not answer: say so, and ask again until it does."""
+        if self._process is None or self._process.has_exited:
+            return
+        if self._state.status not in {VmStatus.UNRESPONSIVE, VmStatus.STOPPING}:
+            self._state.set(VmStatus.UNRESPONSIVE, "QEMU does not answer")
+            self._spawn(self._recover(), name="recover")
+
+    def found_gone(self, *, status: VmStatus, reason: str) -> None:
+        """The QEMU that the records speak of is no more."""
+        self._state.set(status, reason)
+        if status is VmStatus.CRASHED:
+            with History(self._paths.console_log, cap_bytes=self._history_bytes) as history:
+                self._keep_incident(Exit(), [], history.tail(INCIDENT_CONSOLE_BYTES))
+
+    async def release(self) -> None:
+        """Let go of everything; the guest goes on."""
+        for task in tuple(self._background):
+            task.cancel()
+            await asyncio.wait([task])
+        self.unwatch()
+        if self._monitor is not None:
+            await self._monitor.close()
+            self._monitor = None
+        await self.close_console()
+
+    def tell_viewers(self) -> None:
+        """Tell whoever watches the console what the status is now."""
+        if self._console is not None:
+            self._console.tell_status(self._state.status)
+
+    async def close_console(self) -> None:
+        """Close the console's file, if it is open."""
+        if self._console is not None:
+            console, self._console = self._console, None
+            await console.close()
+
+    async def rest(self) -> None:
+        """Close the console's file when nobody needs it: a thousand idle VMs hold no files."""
+        if self._process is None and self._console is not None and not self._console.viewers:
+            await self.close_console()
+
+    # Observations
+
+    def _on_event(self, name: str, data: Mapping[str, object]) -> None:
+        self._events.append({"event": name, "data": dict(data)})
+        status = self._state.status
+        if name == "RESUME":
+            self.pause_reason = None
+            if status in _LIVE or status is VmStatus.PAUSED:
+                self._mark_running()
+        elif name == "STOP" and status in _LIVE:
+            self._spawn(self._on_halt(), name="halt")
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            self.pause_reason = "io-error: no space" if data.get("nospace") else "io-error"
+        elif name == "SHUTDOWN":
+            self._finish_shutdown(of_shutdown(data))
+
+    def _mark_running(self) -> None:
+        run = self._state.run
+        if run is not None and run.started_at is None:
+            self._state.run = msgspec.structs.replace(run, started_at=incidents.now())
+        self._state.set(VmStatus.RUNNING)
+
+    async def _on_halt(self) -> None:
+        """The CPUs halted: ask why, unless it is the halt of a power-off."""
+        state = "paused"
+        with suppress(MonitorError, VmUnresponsive, VmNotRunning):
+            state = await self.monitor.status()
+        if state not in {"shutdown", "running"} and self._state.status in _LIVE:
+            self._state.set(VmStatus.PAUSED, self.pause_reason or of_run_state(state))
+
+    def _finish_shutdown(self, reason: str) -> None:
+        """The guest is off, or will be: end its QEMU, which `-no-shutdown` keeps alive."""
+        if self.expected_end is None:
+            self.expected_end = reason
+        if self._state.status is not VmStatus.STOPPING:
+            self._state.set(VmStatus.STOPPING, self.expected_end)
+        if not self._is_ending:
+            self._spawn(self.end(at_once=False), name="finish")
+
+    def _on_monitor_lost(self) -> None:
+        self._spawn(self._after_monitor_lost(), name="monitor-lost")
+
+    async def _after_monitor_lost(self) -> None:
+        # An exit takes the line with it; only a QEMU that lives without a line is sick.
+        if self._process is not None and await self._process.wait(timeout_s=1.0) is None:
+            self.found_hung()
+
+    async def _recover(self) -> None:
+        """Ask again until QEMU answers or ends."""
+        while self._state.status is VmStatus.UNRESPONSIVE and self._process is not None:
+            if await self._process.wait(timeout_s=RECOVER_EVERY_S) is not None:
+                return
+            with suppress(MonitorError, OSError, VmUnresponsive, VmNotRunning):
+                if self._monitor is None or not self._monitor.is_connected:
+                    await self.connect(timeout_s=REATTACH_S)
+                await self.observe(wants_running=True)
+
+    def _on_exit(self, exited: asyncio.Future[Exit]) -> None:
+        if exited.cancelled():
+            return
+        process, self._process = self._process, None
+        monitor, self._monitor = self._monitor, None
+        console_end = b""
+        if self._console is not None:
+            self._console.detach()
+            console_end = self._console.tail(INCIDENT_CONSOLE_BYTES)
+        if monitor is not None:
+            self._spawn(monitor.close(), name="monitor-close")
+        for path in (self._paths.monitor_socket, self._paths.agent_socket):
+            path.unlink(missing_ok=True)
+        if self.expected_end is not None:
+            self._state.set(VmStatus.STOPPED, self.expected_end)
+        else:
+            has_run = self._state.status is not VmStatus.STARTING
+            outcome = exited.result()
+            reason = of_exit(outcome) if has_run else "did not start"
+            self._state.set(VmStatus.CRASHED if has_run else VmStatus.ERROR, reason)
+            self._keep_incident(outcome, process.command if process else [], console_end)
+        self._spawn(self.rest(), name="rest")
+
+    def _keep_incident(self, outcome: Exit, command: list[str], console_end: bytes) -> None:
+        at = incidents.now()
+        incident = Incident(
+            id=incidents.new_id(at),
+            at=at,
+            status=self._state.status,
+            reason=self._state.reason or "",
+            exit_status=outcome.status,
+            signal=outcome.signal_name,
+            stderr=self.said(),
+            qmp_events=list(self._events),
+            console=console_end.decode(errors="replace"),
+            command_line=command,
+        )
+        incidents.write(self._paths.incidents, incident)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(work, name=f"{name}-{self._state.vm_id}")
+        self._background.add(task)
+        task.add_done_callback(self._background_done)
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)

@@ -1,0 +1,117 @@
+"""A console's history: one file, written by QEMU, where a byte's place is its absolute offset.
+
+The oldest bytes are given back to the file system by punching a hole at the front, so offsets
+never shift, nothing is copied and no byte that QEMU appends meanwhile can be lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Self
+
+from msgspec import Struct
+
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # linux/falloc.h
+_BLOCK = 4096
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Gap(Struct, frozen=True):
+    """Bytes that are no more: from `start` up to `end`."""
+
+    start: int
+    end: int
+
+
+class Output(Struct, frozen=True):
+    """Bytes of the console, the first of them at `offset`."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last byte."""
+        return self.offset + len(self.data)
+
+
+class History:
+    """The file of one VM's console; made when it is not there."""
+
+    def __init__(self, path: Path, *, cap_bytes: int) -> None:
+        self._path = path
+        self._cap = cap_bytes
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._first = self._find_first()
+
+    @property
+    def first(self) -> int:
+        """The offset of the oldest byte that is kept."""
+        return self._first
+
+    @property
+    def end(self) -> int:
+        """The offset behind the newest byte."""
+        return os.fstat(self._fd).st_size
+
+    def read(self, offset: int, *, limit: int) -> Output | Gap | None:
+        """What stands at `offset`: bytes, or a gap, or None at the end."""
+        start = max(offset, self._first)
+        try:
+            # A hole in the middle is what a full disk has swallowed.
+            start = os.lseek(self._fd, start, os.SEEK_DATA)
+        except OSError:
+            end = self.end
+            return Gap(offset, end) if offset < end else None
+        if start > offset:
+            return Gap(offset, start)
+        data = os.pread(self._fd, limit, offset)
+        return Output(offset, data) if data else None
+
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most `size`."""
+        found = self.read(max(self._first, self.end - size), limit=size)
+        return found.data if isinstance(found, Output) else b""
+
+    def bridge(self, end: int) -> None:
+        """Keep offsets true after QEMU could not write: the lost bytes become a hole."""
+        if self.end < end:
+            os.ftruncate(self._fd, end)
+
+    @property
+    def is_over_cap(self) -> bool:
+        """Whether enough has gathered over the cap to be worth a `trim`."""
+        return self.end - self._first > self._cap + max(self._cap // 8, _BLOCK)
+
+    def trim(self) -> None:
+        """Give back what lies before the cap; may block, so call it in a thread."""
+        front = (self.end - self._cap) // _BLOCK * _BLOCK
+        if front <= self._first:
+            return
+        result = _libc.fallocate(
+            self._fd, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(front)
+        )
+        if result != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(self._path))
+        self._first = front
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _find_first(self) -> int:
+        try:
+            return os.lseek(self._fd, 0, os.SEEK_DATA)
+        except OSError:
+            return self.end

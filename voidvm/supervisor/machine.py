@@ -1,0 +1,295 @@
+"""One VM at run time: what can be asked of it, one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
+from voidvm.domain.vm import Endpoint, Hardware, Run
+from voidvm.errors import (
+    CommandFailed,
+    VmAlreadyRunning,
+    VmBusy,
+    VmNotRunning,
+    VmStartFailed,
+    VmStateConflict,
+    VmUnresponsive,
+)
+from voidvm.hypervisor.argv import SERIAL_ID
+from voidvm.hypervisor.guest import Guest
+from voidvm.hypervisor.launch import Launcher, LaunchFailed
+from voidvm.hypervisor.monitor import MonitorError
+from voidvm.hypervisor.usernet import is_established
+from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
+from voidvm.supervisor import shutdown
+from voidvm.supervisor.attachment import REATTACH_S, Attachment
+from voidvm.supervisor.console import Console
+from voidvm.supervisor.paths import VmPaths
+from voidvm.supervisor.state import VmState
+
+log = logging.getLogger(__name__)
+
+GREETING_S = 20.0
+RESUME_S = 10.0
+CONNECT_S = 2.0
+# A QEMU that refuses its arguments is gone in a moment.
+LAST_WORDS_S = 0.5
+
+# Jobs that a forced stop cuts short, since they end with a running guest.
+_CUT_BY_FORCE = frozenset({"start", "restart"})
+
+T = TypeVar("T")
+
+
+class Machine:
+    """Every action raises the errors of `voidvm.errors` and ends in a status that was observed.
+
+    An action goes on when its caller goes away.
+    """
+
+    def __init__(
+        self, state: VmState, *, paths: VmPaths, launcher: Launcher, history_bytes: int
+    ) -> None:
+        self.vm_id = state.vm_id
+        self.state = state
+        self.paths = paths
+        self._launcher = launcher
+        self._hold = Attachment(state, paths=paths, history_bytes=history_bytes)
+        self._job: str | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    @property
+    def status(self) -> VmStatus:
+        """The observed status."""
+        return self.state.status
+
+    @property
+    def console(self) -> Console:
+        """The serial console."""
+        return self._hold.console
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a QEMU."""
+        return self._hold.has_process
+
+    # Jobs
+
+    async def perform(self, job: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do `work` as the one job of this VM; it goes on when the caller is cancelled.
+
+        Raises `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop
+        cuts the work short.
+        """
+        if self._job is not None:
+            raise VmBusy(vm=self.state.label, job=self._job, details=self._job)
+        self._job = job
+        task = asyncio.create_task(work(), name=f"{job}-{self.vm_id}")
+        self._task = task
+        task.add_done_callback(self._job_done)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise VmStateConflict(
+                    vm=self.state.label,
+                    action=job,
+                    state=self.status,
+                    details="a forced stop cut it short",
+                ) from None
+            raise
+
+    def _job_done(self, task: asyncio.Task[Any]) -> None:
+        self._job = None
+        self._task = None
+        if not task.cancelled():
+            task.exception()  # seen, even where the caller has gone away
+
+    # Actions
+
+    async def start(self, guest: Guest, *, hardware: Hardware, endpoints: list[Endpoint]) -> None:
+        """Spawn QEMU and return when the guest's CPUs run.
+
+        Raises `VmStartFailed` with what QEMU said; then no process is left.
+        """
+        if self.status not in STARTABLE:
+            raise VmAlreadyRunning(vm=self.state.label, details=self.status)
+        self.state.set(VmStatus.STARTING)
+        try:
+            process = await self._launcher.launch(guest)
+        except LaunchFailed as error:
+            self.state.set(VmStatus.ERROR, "did not start")
+            raise VmStartFailed(str(error), vm=self.state.label) from error
+        except asyncio.CancelledError:
+            self.state.set(VmStatus.STOPPED, "host-request")
+            raise
+        self.state.run = Run(
+            pid=process.pid,
+            pid_start=process.ticks,
+            boot_id=boot_id(),
+            accel=guest.accel,
+            hardware=hardware,
+            endpoints=endpoints,
+            console_start=self._hold.console.end,
+        )
+        self._hold.watch(process)
+        try:
+            await self._hold.connect(timeout_s=GREETING_S)
+            await self._hold.command("cont")
+            await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
+        except asyncio.CancelledError:
+            self._hold.expected_end = "host-request"
+            await self._hold.end(at_once=True)
+            raise
+        except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
+            said = await self._end_failed_start(process)
+            raise VmStartFailed(said or str(error), vm=self.state.label) from error
+        await self.state.recorded()
+
+    async def _end_failed_start(self, process: QemuProcess) -> str:
+        if await process.wait(timeout_s=LAST_WORDS_S) is None:
+            await self._hold.end(at_once=True)
+        await asyncio.sleep(0)
+        await self.state.recorded()
+        return self._hold.said()
+
+    async def stop(self, *, timeout_s: float) -> None:
+        """Press the power button; after `timeout_s` end QEMU without the guest's consent."""
+        process = self._hold.process
+        self._hold.expected_end = "host-request"
+        self.state.set(VmStatus.STOPPING)
+        try:
+            await shutdown.ask(self._hold.monitor)
+        except (MonitorError, VmUnresponsive) as error:
+            log.info("%s: power button not pressed: %s", self.vm_id, error)
+        if await process.wait(timeout_s=timeout_s) is None:
+            await self._hold.end(at_once=False)
+        await asyncio.sleep(0)
+        await self.state.recorded()
+
+    async def force_stop(self) -> None:
+        """End QEMU at once, whatever else is under way. Raises `VmNotRunning` without one."""
+        task, is_cut = self._task, self._job in _CUT_BY_FORCE
+        if not self._hold.has_process and not is_cut:
+            raise VmNotRunning(vm=self.state.label, details=self.status)
+        if task is not None and is_cut and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.wait([task])
+        if self._hold.has_process:
+            self._hold.expected_end = "host-request"
+            await self._hold.end(at_once=True)
+        await self.state.recorded()
+
+    async def reset(self) -> None:
+        """Press the reset button."""
+        _ = self._hold.process
+        await self._hold.command("system_reset")
+
+    async def pause(self) -> None:
+        """Halt the guest's CPUs."""
+        _ = self._hold.process
+        if self.status is VmStatus.PAUSED:
+            raise VmStateConflict(
+                vm=self.state.label, action="pause", state=self.status, details=self.status
+            )
+        self._hold.pause_reason = "host-request"
+        await self._hold.command("stop")
+        await self._hold.until(VmStatus.PAUSED, timeout_s=RESUME_S)
+        await self.state.recorded()
+
+    async def resume(self) -> None:
+        """Let the guest's CPUs go on."""
+        _ = self._hold.process
+        if self.status is VmStatus.RUNNING:
+            raise VmAlreadyRunning(vm=self.state.label, details=self.status)
+        await self._hold.command("cont")
+        await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
+        await self.state.recorded()
+
+    async def resize_disk(self, node: str, *, size_bytes: int) -> None:
+        """Grow a disk of the running guest, which sees it grow."""
+        _ = self._hold.process
+        await self._hold.command("block_resize", {"node-name": node, "size": size_bytes})
+
+    async def is_listening(self, endpoint: Endpoint) -> bool:
+        """Whether something in the guest takes connections that a forward leads to it."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, writer = await asyncio.open_connection(endpoint.host_address, endpoint.host_port)
+        except (OSError, TimeoutError):
+            return False
+        try:
+            source_port: int = writer.get_extra_info("sockname")[1]
+            for _ in range(10):
+                info = await self._hold.command(
+                    "human-monitor-command", {"command-line": "info usernet"}
+                )
+                if is_established(str(info), source_port=source_port):
+                    return True
+                await asyncio.sleep(0.02)
+        finally:
+            writer.transport.abort()
+        return False
+
+    async def send_break(self) -> None:
+        """Send a break on the serial line."""
+        _ = self._hold.process
+        await self._hold.command("chardev-send-break", {"id": SERIAL_ID})
+
+    # Life across services
+
+    async def adopt(self, pid: int, *, uuid: str, wants_running: bool) -> None:
+        """Take over the QEMU that an earlier service spawned.
+
+        Raises `ProcessGone` when `pid` is not that QEMU. One that does not answer becomes
+        `unresponsive` and is asked again.
+        """
+        run = self.state.run
+        ticks = run.pid_start if run and run.pid == pid and run.boot_id == boot_id() else None
+        process = QemuProcess.adopt(pid, vm_id=self.vm_id, ticks=ticks)
+        if self.status not in WITH_PROCESS:
+            self.state.set(VmStatus.STARTING)
+        self._hold.watch(process)
+        try:
+            await self._hold.connect(timeout_s=REATTACH_S)
+            if await self._hold.monitor.uuid() != uuid:
+                self._hold.unwatch()
+                raise ProcessGone(f"process {pid} runs another guest")
+            await self._hold.observe(wants_running=wants_running)
+        except (MonitorError, OSError, VmUnresponsive) as error:
+            log.warning("%s: QEMU (pid %d) does not answer: %s", self.vm_id, pid, error)
+            self._hold.found_hung()
+
+    def found_gone(self, *, is_same_boot: bool) -> None:
+        """No QEMU was found for this VM; say what that means."""
+        if self.status is VmStatus.STOPPING:
+            self._hold.found_gone(status=VmStatus.STOPPED, reason="host-request")
+        elif not is_same_boot:
+            self._hold.found_gone(status=VmStatus.STOPPED, reason="host-restart")
+        else:
+            self._hold.found_gone(
+                status=VmStatus.CRASHED, reason="ended while the service was away"
+            )
+
+    def tell_viewers(self) -> None:
+        """Tell whoever watches the console what the status is now."""
+        self._hold.tell_viewers()
+
+    async def release(self) -> None:
+        """Let go of everything; the guest goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self.state.recorded()
+        await self._hold.release()
+
+    async def close_console(self) -> None:
+        """Close the console's file, if it is open."""
+        await self._hold.close_console()
+
+    async def rest(self) -> None:
+        """Give back what an idle VM does not need."""
+        await self._hold.rest()

@@ -1,0 +1,44 @@
+"""Reasons of a status in the words of the contract, made from QEMU's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from voidvm.hypervisor.process import Exit
+
+_RUN_STATES = {
+    "paused": "host-request",
+    "internal-error": "kvm internal error",
+    "io-error": "io-error",
+    "guest-panicked": "guest-panicked",
+    "watchdog": "watchdog",
+    "suspended": "guest-suspended",
+}
+# "2026-11-24T10:00:00.000000Z qemu-system-x86_64: " stands before each line of -msg timestamp=on.
+_PREFIX = re.compile(r"^(\S+Z )?qemu-system-x86_64: ", re.MULTILINE)
+_PATH = re.compile(r"(?<![\w/])/(?:[\w.@%+-]+/)*([\w.@%+-]+)")
+
+
+def of_run_state(state: str) -> str:
+    """The reason behind a QEMU run state that halts the guest."""
+    return _RUN_STATES.get(state, state)
+
+
+def of_exit(outcome: Exit) -> str:
+    """The reason behind an unexpected exit."""
+    return str(outcome)
+
+
+def of_shutdown(data: Mapping[str, object]) -> str:
+    """The reason behind QEMU's SHUTDOWN event."""
+    if data.get("guest"):
+        return "guest-shutdown"
+    return "host-signal" if data.get("reason") == "host-signal" else "host-request"
+
+
+def plain_stderr(text: str) -> str:
+    """QEMU's words for people: no time stamps, no program name, no paths of ours."""
+    lines = (_PATH.sub(r"\1", line) for line in _PREFIX.sub("", text).splitlines())
+    kept = [line for line in lines if not line.startswith("char device redirected to")]
+    return "\n".join(kept).strip()

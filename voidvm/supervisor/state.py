@@ -1,0 +1,95 @@
+"""A VM's status: one setter that follows the table of moves, tells everybody and is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from voidvm.bus import Bus, VmStatusChanged
+from voidvm.domain.states import VmStatus, check_move
+from voidvm.domain.vm import Run
+
+log = logging.getLogger(__name__)
+
+
+class Journal(Protocol):
+    """Where the newest state of each VM is kept."""
+
+    async def record(
+        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
+    ) -> None:
+        """Keep the newest state of a VM."""
+
+
+class VmState:
+    """What is known of one VM; `run` is its present run, or its last.
+
+    `label` is what people call it: its name, in messages only.
+    """
+
+    def __init__(
+        self,
+        vm_id: str,
+        *,
+        label: str,
+        journal: Journal,
+        bus: Bus,
+        status: VmStatus,
+        reason: str | None,
+        run: Run | None,
+    ) -> None:
+        self.vm_id = vm_id
+        self.label = label
+        self.run = run
+        self._journal = journal
+        self._bus = bus
+        self._status = status
+        self._reason = reason
+        self._changed = asyncio.Event()
+        self._is_dirty = False
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> VmStatus:
+        """The observed status."""
+        return self._status
+
+    @property
+    def reason(self) -> str | None:
+        """Why the status is what it is."""
+        return self._reason
+
+    def set(self, status: VmStatus, reason: str | None = None) -> None:
+        """Note what was observed. Raises `MoveRefused` for a move that the table lacks."""
+        if status is self._status and reason == self._reason:
+            return
+        if status is not self._status:
+            check_move(self._status, status)
+        self._status, self._reason = status, reason
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        self._is_dirty = True
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
+        self._bus.publish(VmStatusChanged(vm_id=self.vm_id, status=status, reason=reason))
+
+    async def changed(self) -> None:
+        """Wait for the next change."""
+        await self._changed.wait()
+
+    async def recorded(self) -> None:
+        """Wait until the newest state is written down."""
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
+
+    async def _write(self) -> None:
+        try:
+            while self._is_dirty:
+                self._is_dirty = False
+                await self._journal.record(self.vm_id, self._status, self._reason, self.run)
+        except Exception:
+            # The VM goes on; the next change is written again.
+            log.exception("%s: cannot record the status", self.vm_id)
+        finally:
+            self._writer = None
