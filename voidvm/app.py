@@ -9,30 +9,29 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import uvloop
-from sanic import Sanic
 
 from voidvm import logs
-from voidvm.api.server import SocketProtocol, create_app
+from voidvm.api.server import create_app
+from voidvm.api.serving import listen, served
 from voidvm.bus import Bus
 from voidvm.config import Settings
 from voidvm.domain.catalog import parse_catalog
 from voidvm.hypervisor.identity import Identity, resolve_identity
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
-from voidvm.hypervisor.probe import cached_probe
 from voidvm.security.passwords import Passwords
 from voidvm.security.tickets import TicketBox
 from voidvm.security.tokens import KeyUnusable, TokenSigner, load_or_create_key
+from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
 from voidvm.services.consoles import Consoles
-from voidvm.services.guests import Accel, Guests
+from voidvm.services.guests import Guests
 from voidvm.services.host import Host
 from voidvm.services.images import Images
 from voidvm.services.journal import StoredJournal
@@ -53,8 +52,6 @@ log = logging.getLogger(__name__)
 
 # On the host's way down and on Ctrl-C with shutdown = "stop".
 POWER_OFF_S = 60.0
-# What requests under way are given to end when the service stops.
-DRAIN_S = 5.0
 
 
 class StartRefused(Exception):
@@ -75,8 +72,10 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Fleet]]:
             identity = resolve_identity(settings.qemu.user)
         except (KeyUnusable, StoreError, ValueError) as error:
             raise StartRefused(str(error)) from error
+        accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
-            services, fleet = _assemble(settings, layout, database, key, identity)
+            services, fleet = _assemble(settings, layout, database, key, identity, accelerator)
+            accelerator.find_out_early()
             await services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, services.accounts)
             await services.vms.restore()
@@ -85,6 +84,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Fleet]]:
             finally:
                 await fleet.release()
         finally:
+            await accelerator.close()
             await database.close()
 
 
@@ -94,6 +94,7 @@ def _assemble(
     database: Database,
     key: bytes,
     identity: Identity | None,
+    accelerator: Accelerator,
 ) -> tuple[Services, Fleet]:
     bus = Bus()
     vm_store = VmStore(database)
@@ -114,7 +115,7 @@ def _assemble(
     )
     catalog = parse_catalog(catalog_text())
     images = Images(ImageStore(database), layout=layout, catalog=catalog)
-    guests = Guests(images=images, layout=layout, accel=_accelerator(settings, layout, identity))
+    guests = Guests(images=images, layout=layout, accel=accelerator.of_host)
     vms = Vms(
         vm_store,
         fleet=fleet,
@@ -188,42 +189,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _accelerator(
-    settings: Settings, layout: Layout, identity: Identity | None
-) -> Callable[[], Awaitable[Accel]]:
-    """What `auto` means on this host: asked at the first start, remembered for the host's boot."""
-    chosen: asyncio.Task[Accel] | None = None
-
-    async def find_out() -> Accel:
-        if settings.qemu.accel != "auto":
-            return settings.qemu.accel
-        report = await cached_probe(
-            binary=settings.qemu.binary, identity=identity, cache=layout.probe_cache
-        )
-        if report.accel == "tcg":
-            log.warning("VMs run under TCG, without KVM: %s", report.kvm.reason)
-        return report.accel
-
-    async def accelerator() -> Accel:
-        nonlocal chosen
-        if chosen is None or (chosen.done() and chosen.exception() is not None):
-            chosen = asyncio.create_task(find_out(), name="accelerator-probe")
-        return await asyncio.shield(chosen)
-
-    return accelerator
-
-
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
     async with running(settings) as (services, fleet):
-        listener = _listen(settings.server.host, settings.server.port)
+        try:
+            listener = listen(settings.server.host, settings.server.port)
+        except OSError as error:
+            raise StartRefused(
+                f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}"
+            ) from error
         app = create_app(
             services,
             origins=settings.server.allowed_origins,
             proxies=settings.server.trusted_proxies,
             body_bytes=settings.limits.body_bytes,
         )
-        async with _served(app, listener):
+        async with served(app, listener):
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
             await stop.wait()
@@ -232,47 +213,6 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
             await fleet.stop_all(timeout_s=POWER_OFF_S)
         elif count := len(fleet.running()):
             log.info("%d VMs keep running; the next start finds them again", count)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        raise StartRefused(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
-
-
-@asynccontextmanager
-async def _served(app: Sanic, listener: socket.socket) -> AsyncIterator[None]:
-    """Requests are answered for as long as the block lasts; those under way may then end."""
-    server = await app.create_server(
-        sock=listener, protocol=SocketProtocol, return_asyncio_server=True, access_log=False
-    )
-    if server is None:
-        raise StartRefused("the server did not start")
-    await server.startup()
-    await server.before_start()
-    await server.after_start()
-    try:
-        yield
-    finally:
-        server.server.close()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + DRAIN_S
-        while server.connections and loop.time() < deadline:
-            for connection in tuple(server.connections):
-                connection.close_if_idle()
-            await asyncio.sleep(0.05)
-        for connection in tuple(server.connections):
-            connection.abort()
-        await server.before_stop()
-        await server.after_stop()
 
 
 def _raise_open_files() -> None:

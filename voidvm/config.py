@@ -38,7 +38,7 @@ def _default_run_dir() -> str:
     return str(Path(base) / "voidvm") if base else f"/tmp/voidvm-{os.geteuid()}"  # noqa: S108
 
 
-class Server(Section, kw_only=True):
+class Server(Section, frozen=True, kw_only=True):
     """Where the service listens and whose pages may call it."""
 
     host: str = "127.0.0.1"
@@ -47,14 +47,14 @@ class Server(Section, kw_only=True):
     trusted_proxies: list[str] = []
 
 
-class Storage(Section, kw_only=True):
+class Storage(Section, frozen=True, kw_only=True):
     """Where the state lies."""
 
     data_dir: str = msgspec.field(default_factory=_default_data_dir)
     run_dir: str = msgspec.field(default_factory=_default_run_dir)
 
 
-class Qemu(Section, kw_only=True):
+class Qemu(Section, frozen=True, kw_only=True):
     """How QEMU is run."""
 
     binary: str = "qemu-system-x86_64"
@@ -64,7 +64,7 @@ class Qemu(Section, kw_only=True):
     shutdown: Literal["keep", "stop"] = "keep"
 
 
-class Auth(Section, kw_only=True):
+class Auth(Section, frozen=True, kw_only=True):
     """Signing in."""
 
     admin_password: str = ""
@@ -72,7 +72,7 @@ class Auth(Section, kw_only=True):
     refresh_ttl: Annotated[int, Meta(ge=60)] = 30 * 24 * 3600
 
 
-class Limits(Section, kw_only=True):
+class Limits(Section, frozen=True, kw_only=True):
     """What one caller may use; 0 switches a limit off."""
 
     requests_per_minute: Annotated[int, Meta(ge=0)] = 100
@@ -82,7 +82,7 @@ class Limits(Section, kw_only=True):
     upload_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024**3
 
 
-class Plan(Section, kw_only=True):
+class Plan(Section, frozen=True, kw_only=True):
     """The quota of the users of one plan; 0 = no limit."""
 
     max_vms: Annotated[int, Meta(ge=0)] = 0
@@ -91,19 +91,19 @@ class Plan(Section, kw_only=True):
     max_disk: Annotated[int, Meta(ge=0)] = 0
 
 
-class Console(Section, kw_only=True):
+class Console(Section, frozen=True, kw_only=True):
     """The serial console."""
 
     history_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024**2
 
 
-class Images(Section, kw_only=True):
+class Images(Section, frozen=True, kw_only=True):
     """Where images may come from."""
 
     allow_private_urls: bool = False
 
 
-class Settings(Section, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
     server: Server = msgspec.field(default_factory=Server)

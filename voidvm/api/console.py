@@ -27,25 +27,29 @@ SUBPROTOCOL = "voidvm.console.v1"
 SESSION_ENDED, DELETED = 4408, 4410
 
 
-class ConsoleQuery(Value, kw_only=True):
+class ConsoleQuery(Value, frozen=True, kw_only=True):
     """How to attach."""
 
     mode: ConsoleMode = "write"
-    since: Annotated[
-        str | None,
-        Meta(
-            pattern=r"^(end|\d{1,18})$",
-            description="Offset from which history is wanted, or 'end'; default: the last 64 KiB.",
-        ),
-    ] = None
+    since: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^(end|\d{1,18})$",
+                description="Offset from which history is wanted, or 'end'; default: the last 64 "
+                "KiB.",
+            ),
+        ]
+        | None
+    ) = None
     token: Annotated[str | None, Meta(description="A JWT, for clients without headers.")] = None
     ticket: Annotated[str | None, Meta(description="A ticket, good once.")] = None
 
 
-class LogQuery(Value, kw_only=True):
+class LogQuery(Value, frozen=True, kw_only=True):
     """Which piece of the history."""
 
-    since: Annotated[int | None, Meta(ge=0)] = None
+    since: Annotated[int, Meta(ge=0)] | None = None
     limit: Annotated[int, Meta(ge=1, le=16 * 1024**2)] = 65_536
 
 

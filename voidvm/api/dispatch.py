@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from sanic import Request
 from sanic.exceptions import (
-    HeaderExpectationFailed,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -112,16 +111,17 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
 def _as_ours(request: Request, exception: Exception) -> VoidVMError:
     if isinstance(exception, VoidVMError):
         return exception
-    if isinstance(exception, NotFound):
-        return errors.NotFound(what="such address")
-    if isinstance(exception, MethodNotAllowed):
-        return errors.MethodNotAllowed(method=request.method)
-    if isinstance(exception, PayloadTooLarge):
-        return errors.PayloadTooLarge()
-    if isinstance(exception, HeaderExpectationFailed):
-        return errors.ValidationFailed(str(exception))
-    if isinstance(exception, SanicException) and exception.status_code < 500:
-        return errors.ValidationFailed(str(exception))
-    if isinstance(exception, SanicException) and exception.status_code == 503:
-        return errors.ServiceStopping()
-    return errors.InternalError()
+    match exception:
+        case NotFound():
+            error: VoidVMError = errors.NotFound(what="such address")
+        case MethodNotAllowed():
+            error = errors.MethodNotAllowed(method=request.method)
+        case PayloadTooLarge():
+            error = errors.PayloadTooLarge()
+        case SanicException() if exception.status_code < 500:
+            error = errors.ValidationFailed(str(exception))
+        case SanicException() if exception.status_code == 503:
+            error = errors.ServiceStopping()
+        case _:
+            error = errors.InternalError()
+    return error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import mimetypes
-from importlib.util import find_spec
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -55,7 +55,7 @@ def document() -> bytes:
 
 @endpoint("GET", "/docs/openapi.json", access=Access.PUBLIC, media_type="application/json")
 async def get_openapi(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001
-    """This description."""
+    """The description of the API, OpenAPI 3.1."""
     return RawAnswer(body=document(), content_type="application/json")
 
 

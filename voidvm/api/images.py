@@ -10,20 +10,20 @@ from voidvm.domain.image import CatalogItem, Image, ImageKind
 from voidvm.domain.vm import Value
 
 
-class ImageList(Value, kw_only=True):
+class ImageList(Value, frozen=True, kw_only=True):
     """A page of images."""
 
     images: list[Image]
     pagination: Page
 
 
-class ImageQuery(PageQuery, kw_only=True):
+class ImageQuery(PageQuery, frozen=True, kw_only=True):
     """Filters of the list of images."""
 
     kind: ImageKind | None = None
 
 
-class Catalog(Value, kw_only=True):
+class Catalog(Value, frozen=True, kw_only=True):
     """The names that `os` accepts."""
 
     images: list[CatalogItem]
@@ -33,7 +33,7 @@ class Catalog(Value, kw_only=True):
 async def list_images(call: Call[Nothing, ImageQuery]) -> Answer:
     """List the images that the caller may use."""
     query = call.query
-    images, total = await call.services.images.list(
+    images, total = await call.services.images.page(
         call.principal, kind=query.kind, page=query.page, limit=query.limit
     )
     return Answer(data=ImageList(images=images, pagination=page_of(query, total)))

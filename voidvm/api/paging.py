@@ -11,14 +11,14 @@ from voidvm.domain.vm import Value
 PAGE_MAX = 200
 
 
-class PageQuery(Value, kw_only=True):
+class PageQuery(Value, frozen=True, kw_only=True):
     """Which page, and how long."""
 
     page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
 
 
-class Page(Value, kw_only=True):
+class Page(Value, frozen=True, kw_only=True):
     """Where a page stands."""
 
     page: int

@@ -33,7 +33,7 @@ class Access(Enum):
     SIGNED_IN = "signed in"
 
 
-class Nothing(Value, kw_only=True):
+class Nothing(Value, frozen=True, kw_only=True):
     """No body, no query."""
 
 
@@ -69,6 +69,7 @@ class RawAnswer:
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Answer | RawAnswer]]
+H = TypeVar("H", bound=Handler)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +123,13 @@ def endpoint(
     errors: tuple[type[VoidVMError], ...] = (),
     media_type: str | None = None,
     is_socket: bool = False,
-) -> Callable[[Handler], Handler]:
+) -> Callable[[H], H]:
     """Register a handler; its docstring is the summary, its module the tag.
 
     `access` has no default: an endpoint that does not say who may call it cannot be written.
     """
 
-    def register(handler: Handler) -> Handler:
+    def register(handler: H) -> H:
         ENDPOINTS.append(
             Endpoint(
                 method=method,

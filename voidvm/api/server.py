@@ -14,7 +14,7 @@ from sanic_ext import Extend
 from voidvm.api import auth, console, docs, images, system, vms
 from voidvm.api.dispatch import error_response, http_handler
 from voidvm.api.routing import ENDPOINTS
-from voidvm.api.sockets import SocketProtocol, socket_handler
+from voidvm.api.sockets import socket_handler
 from voidvm.services.services import Services
 
 BASE = "/api/v1"
@@ -83,4 +83,4 @@ async def _sign(request: Request, response: HTTPResponse) -> None:
     response.headers.setdefault("x-content-type-options", "nosniff")
 
 
-__all__ = ["NOUNS", "SocketProtocol", "create_app"]
+__all__ = ["NOUNS", "create_app"]

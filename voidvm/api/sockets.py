@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from sanic import Request
 from sanic.server.protocols.websocket_protocol import WebSocketProtocol
@@ -221,7 +221,10 @@ class Socket:
 class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class has no types
     """The server's connection, which becomes a `Socket` when a handler upgrades it."""
 
-    def __init__(self, **settings: Any) -> None:
+    # Sanic's metaclass gives each class without slots empty ones.
+    __slots__ = ("_socket",)
+
+    def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self._socket: Socket | None = None
 

@@ -26,14 +26,14 @@ _FIND = (errors.VmNotFound,)
 _JOB = (errors.VmNotFound, errors.VmBusy, errors.VmStateConflict, errors.VmUnresponsive)
 
 
-class VmList(Value, kw_only=True):
+class VmList(Value, frozen=True, kw_only=True):
     """A page of VMs."""
 
     vms: list[Vm]
     pagination: Page
 
 
-class VmQuery(PageQuery, kw_only=True):
+class VmQuery(PageQuery, frozen=True, kw_only=True):
     """Filters of the list of VMs."""
 
     status: VmStatus | None = None
@@ -42,19 +42,19 @@ class VmQuery(PageQuery, kw_only=True):
     tag: str | None = None
 
 
-class CreateQuery(Value, kw_only=True):
+class CreateQuery(Value, frozen=True, kw_only=True):
     """How to create."""
 
     dry_run: Annotated[bool, Meta(description="Only answer what would be made.")] = False
 
 
-class DeleteQuery(Value, kw_only=True):
+class DeleteQuery(Value, frozen=True, kw_only=True):
     """How to delete."""
 
     force: Annotated[bool, Meta(description="Also when it runs: it is ended first.")] = False
 
 
-class WaitQuery(Value, kw_only=True, rename={"condition": "for"}):
+class WaitQuery(Value, frozen=True, kw_only=True, rename={"condition": "for"}):
     """What to wait for, and for how long."""
 
     condition: Annotated[
@@ -63,7 +63,7 @@ class WaitQuery(Value, kw_only=True, rename={"condition": "for"}):
     timeout: Annotated[float, Meta(ge=0, le=3600, description="Seconds.")] = 60
 
 
-class IncidentList(Value, kw_only=True):
+class IncidentList(Value, frozen=True, kw_only=True):
     """What is known of unexpected ends."""
 
     incidents: list[Incident]
@@ -73,7 +73,7 @@ class IncidentList(Value, kw_only=True):
 async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
     """List the VMs that the caller may see, oldest first."""
     query = call.query
-    vms, total = await call.services.vms.list(
+    vms, total = await call.services.vms.page(
         call.principal,
         status=query.status,
         owner=query.owner,

@@ -121,7 +121,7 @@ class Remote:
     ) -> Json:
         """The `data` of an answer. Raises `ServiceError`, `Unreachable`."""
         response = self.request(method, path, body=body, query=query, timeout_s=timeout_s)
-        return _content(response).get("data")
+        return _content(response)["data"]
 
     def request(
         self,
@@ -202,8 +202,13 @@ class Remote:
 
         return self._failure(httpx.Response(status, content=body))
 
+    def unreachable(self, cause: str) -> Unreachable:
+        """The error for a service that cannot be reached, or not any more."""
+        hint = "start it with: voidvm serve" if is_loopback(self.url) else ""
+        return Unreachable(f"cannot reach VoidVM at {self.url}: {cause}", hint=hint)
+
     def _keep(self, response: httpx.Response, *, is_current: bool) -> Context:
-        data = _content(response).get("data")
+        data: Json = _content(response)["data"]
         try:
             context = Context(
                 url=self.url,
@@ -244,8 +249,7 @@ class Remote:
         except httpx.TimeoutException as error:
             raise Unreachable(f"no answer from {self.url} within {timeout_s:g} s") from error
         except httpx.TransportError as error:
-            hint = "start it with: voidvm serve" if is_loopback(self.url) else ""
-            raise Unreachable(f"cannot reach VoidVM at {self.url}: {error}", hint=hint) from error
+            raise self.unreachable(str(error)) from error
 
     def _failure(self, response: httpx.Response) -> CliError:
         try:

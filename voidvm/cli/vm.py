@@ -106,11 +106,20 @@ def create_vm(
     networks = [{"forwards": [parse_forward(one) for one in forward]}] if forward else None
     wanted = {
         "name": name,
-        **{"cpu": cpu, "memory": memory, "disk": disk, "os": os, "image": image, "iso": iso},
+        "cpu": cpu,
+        "memory": memory,
+        "disk": disk,
+        "os": os,
+        "image": image,
+        "iso": iso,
         "kernel": {key: value for key, value in direct.items() if value is not None} or None,
         "networks": networks,
-        **{"firmware": firmware, "machine": machine, "accel": accel},
-        **{"description": description, "tags": tag, "restartPolicy": restart},
+        "firmware": firmware,
+        "machine": machine,
+        "accel": accel,
+        "description": description,
+        "tags": tag,
+        "restartPolicy": restart,
         "start": start or None,
     }
     body = {key: value for key, value in wanted.items() if value is not None}

@@ -37,7 +37,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
 }
 
 
-class User(Value, kw_only=True):
+class User(Value, frozen=True, kw_only=True):
     """A user as clients see it."""
 
     id: str
@@ -98,20 +98,20 @@ class Principal(Struct, frozen=True, kw_only=True):
         return self.role == "admin" or owner_id == self.user_id
 
 
-class LoginRequest(Value, kw_only=True):
+class LoginRequest(Value, frozen=True, kw_only=True):
     """What a person signs in with."""
 
     username: Annotated[str, Meta(min_length=1, max_length=255)]
     password: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
-class RefreshRequest(Value, kw_only=True):
+class RefreshRequest(Value, frozen=True, kw_only=True):
     """The refresh token of the last login or refresh; it works once."""
 
     refresh_token: Annotated[str, Meta(min_length=1, max_length=255)]
 
 
-class Login(Value, kw_only=True):
+class Login(Value, frozen=True, kw_only=True):
     """A fresh session."""
 
     token: str

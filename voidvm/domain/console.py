@@ -12,13 +12,13 @@ from voidvm.domain.vm import Value
 ConsoleMode = Literal["read", "write"]
 
 
-class TicketRequest(Value, kw_only=True):
+class TicketRequest(Value, frozen=True, kw_only=True):
     """What a console ticket shall be good for."""
 
     mode: ConsoleMode = "write"
 
 
-class Ticket(Value, kw_only=True):
+class Ticket(Value, frozen=True, kw_only=True):
     """A credential for one console connection: once, for 30 s, for one user, VM and mode."""
 
     ticket: str
@@ -26,13 +26,13 @@ class Ticket(Value, kw_only=True):
     expires_at: datetime
 
 
-class SendRequest(Value, kw_only=True):
+class SendRequest(Value, frozen=True, kw_only=True):
     """Text to type on the console."""
 
     text: Annotated[str, Meta(min_length=1, max_length=65_536)]
 
 
-class Sent(Value, kw_only=True):
+class Sent(Value, frozen=True, kw_only=True):
     """What was typed, and the history's end at that moment."""
 
     sent_bytes: int

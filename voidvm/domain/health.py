@@ -9,7 +9,7 @@ from msgspec import Meta
 from voidvm.domain.vm import Value
 
 
-class Health(Value, kw_only=True):
+class Health(Value, frozen=True, kw_only=True):
     """The state of the service."""
 
     status: Literal["ok", "degraded"]

@@ -10,7 +10,7 @@ from voidvm.domain.vm import Value
 ImageKind = Literal["disk", "iso", "kernel"]
 
 
-class Image(Value, kw_only=True):
+class Image(Value, frozen=True, kw_only=True):
     """An image as it is stored and shown."""
 
     id: str
@@ -27,7 +27,7 @@ class Image(Value, kw_only=True):
     created_at: datetime
 
 
-class CatalogItem(Value, kw_only=True):
+class CatalogItem(Value, frozen=True, kw_only=True):
     """A name that `os` accepts."""
 
     os: str

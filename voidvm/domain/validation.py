@@ -23,8 +23,7 @@ def decode(kind: type[T], value: object, *, is_text: bool = False) -> T:
     problems = _problems(kind, value, path="", is_text=is_text)
     if problems:
         raise ValidationFailed(errors=problems, details=_summary(problems))
-    assert isinstance(value, Mapping)
-    prepared = dict(value)
+    prepared: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
     if "name" in kind.__struct_encode_fields__ and isinstance(prepared.get("name"), str):
         prepared["name"] = normal_name(prepared["name"])
     return msgspec.convert(prepared, kind, strict=not is_text)
@@ -94,7 +93,7 @@ def _join(path: str, key: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """msgspec's message, as the end of a sentence that begins with the field's name."""
+    """Msgspec's message, as the end of a sentence that begins with the field's name."""
     text = text.replace("`", "")
     if text.startswith("Expected "):
         return "must be " + text.removeprefix("Expected ").replace(", got", ", not")

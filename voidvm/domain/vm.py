@@ -37,7 +37,7 @@ class Value(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, renam
     """Base of everything that is at once a body, a stored value and a schema."""
 
 
-class PortForward(Value, kw_only=True):
+class PortForward(Value, frozen=True, kw_only=True):
     """A port of the host that leads to a port of the guest."""
 
     guest_port: Port
@@ -46,7 +46,7 @@ class PortForward(Value, kw_only=True):
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
-class Network(Value, kw_only=True):
+class Network(Value, frozen=True, kw_only=True):
     """One network card; `user` is QEMU's own NAT, which needs no rights on the host."""
 
     type: Literal["user"] = "user"
@@ -58,7 +58,7 @@ class Network(Value, kw_only=True):
     ] = False
 
 
-class Kernel(Value, kw_only=True):
+class Kernel(Value, frozen=True, kw_only=True):
     """Direct boot: images of kind `kernel` that QEMU loads without firmware or boot loader."""
 
     image: ImageRef
@@ -66,7 +66,7 @@ class Kernel(Value, kw_only=True):
     cmdline: KernelCmdline = ""
 
 
-class Autostart(Value, kw_only=True):
+class Autostart(Value, frozen=True, kw_only=True):
     """Whether and when the VM starts after the host has booted."""
 
     enabled: bool = False
@@ -74,7 +74,7 @@ class Autostart(Value, kw_only=True):
     delay: Delay = 0
 
 
-class VmCreate(Value, kw_only=True):
+class VmCreate(Value, frozen=True, kw_only=True):
     """What a new VM shall be; only the name is required."""
 
     name: Name
@@ -101,15 +101,15 @@ class VmCreate(Value, kw_only=True):
     start: Annotated[bool, Meta(description="Start it as soon as it is made.")] = False
 
 
-class VmPatch(Value, kw_only=True):
+class VmPatch(Value, frozen=True, kw_only=True):
     """What shall change; a field left out stays. While it runs, hardware waits in `pending`."""
 
     name: Name | UnsetType = UNSET
     cpu: Cpus | UnsetType = UNSET
     memory: MemoryMib | UnsetType = UNSET
     disk: Annotated[DiskGib, Meta(description="May only grow.")] | UnsetType = UNSET
-    iso: ImageRef | None | UnsetType = UNSET
-    kernel: Kernel | None | UnsetType = UNSET
+    iso: ImageRef | UnsetType | None = UNSET
+    kernel: Kernel | UnsetType | None = UNSET
     description: Description | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
     firmware: Firmware | UnsetType = UNSET
@@ -121,7 +121,7 @@ class VmPatch(Value, kw_only=True):
     restart_policy: RestartPolicy | UnsetType = UNSET
 
 
-class Hardware(Value, kw_only=True):
+class Hardware(Value, frozen=True, kw_only=True):
     """The part of a VM that QEMU is started with; it changes only with a new start."""
 
     cpu: Cpus
@@ -135,7 +135,7 @@ class Hardware(Value, kw_only=True):
     boot_order: list[BootDevice] = []
 
 
-class Disk(Value, kw_only=True):
+class Disk(Value, frozen=True, kw_only=True):
     """One disk of a VM: a qcow2 file, thin, over its image if it has one."""
 
     id: str
@@ -145,7 +145,7 @@ class Disk(Value, kw_only=True):
     image: str | None = None
 
 
-class Endpoint(Value, kw_only=True):
+class Endpoint(Value, frozen=True, kw_only=True):
     """Where a port of the guest is reached while it runs."""
 
     protocol: Literal["tcp", "udp"]
@@ -154,7 +154,7 @@ class Endpoint(Value, kw_only=True):
     guest_port: Port
 
 
-class Run(Value, kw_only=True):
+class Run(Value, frozen=True, kw_only=True):
     """One run of a VM: from the spawn of its QEMU to its end."""
 
     pid: int
@@ -167,7 +167,7 @@ class Run(Value, kw_only=True):
     started_at: datetime | None = None
 
 
-class VmRecord(Value, kw_only=True):
+class VmRecord(Value, frozen=True, kw_only=True):
     """A VM as the store keeps it."""
 
     id: str
@@ -191,7 +191,7 @@ class VmRecord(Value, kw_only=True):
     updated_at: datetime
 
 
-class Vm(Value, kw_only=True):
+class Vm(Value, frozen=True, kw_only=True):
     """A VM as clients see it."""
 
     id: str
@@ -230,21 +230,21 @@ class Vm(Value, kw_only=True):
     operation_id: str | None = None
 
 
-class StopRequest(Value, kw_only=True):
+class StopRequest(Value, frozen=True, kw_only=True):
     """How to stop: the power button and, after `timeout`, its plug; or the plug at once."""
 
     force: bool = False
     timeout: TimeoutS = 60
 
 
-class RestartRequest(Value, kw_only=True):
+class RestartRequest(Value, frozen=True, kw_only=True):
     """How to restart: as a stop, then a start."""
 
     mode: Literal["graceful", "force"] = "graceful"
     timeout: TimeoutS = 60
 
 
-class Incident(Value, kw_only=True):
+class Incident(Value, frozen=True, kw_only=True):
     """What is known of one unexpected end."""
 
     id: str

@@ -1,4 +1,4 @@
-"""qemu-img, under limits: a hostile or broken image can cost neither memory nor time without end."""
+"""qemu-img, under limits: a hostile image can cost neither memory nor time without end."""
 
 from __future__ import annotations
 

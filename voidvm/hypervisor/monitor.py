@@ -56,7 +56,8 @@ class Monitor:
 
     def __init__(self, *, on_event: EventHandler, on_lost: Callable[[], None]) -> None:
         self._qmp = QMPClient("voidvm")
-        self._qmp.remove_listener(self._qmp.events)
+        # The default listener cannot be taken off; unread, its queue would grow for ever.
+        self._qmp.events.event_filter = lambda _: False
         self._qmp.register_listener(_Callback(on_event))
         self._on_lost = on_lost
         self._watch: asyncio.Task[None] | None = None
@@ -100,7 +101,7 @@ class Monitor:
             raise MonitorLost(f"{command}: {error}") from error
 
     async def status(self) -> str:
-        """QEMU's run state, as `query-status` names it: `running`, `paused`, `shutdown`, …"""
+        """QEMU's run state, as `query-status` names it: `running`, `paused`, `shutdown`, etc."""
         return str(_field(await self.execute("query-status"), "status"))
 
     async def uuid(self) -> str:

@@ -77,13 +77,25 @@ def running_guests() -> Iterator[tuple[int, str]]:
             yield int(entry.name), name.removeprefix("guest=").partition(",")[0]
 
 
+def _identify(pid: int, *, vm_id: str, ticks: int | None) -> int:
+    """The start of a process that is the QEMU of a VM. Raises `ProcessGone` for any other."""
+    found = start_ticks(pid)
+    is_ours = f"guest={vm_id},debug-threads=on" in command_line(pid)
+    if not is_ours or (ticks is not None and found != ticks):
+        raise ProcessGone(f"process {pid} is not the QEMU of {vm_id}")
+    return found
+
+
 class QemuProcess:
     """One QEMU: `exited` resolves when it ends, `kill` can only ever hit this process."""
 
-    def __init__(self, *, pid: int, pidfd: int, ticks: int, child: subprocess.Popen[bytes] | None):
+    def __init__(
+        self, *, pid: int, pidfd: int, ticks: int, child: subprocess.Popen[bytes] | None
+    ) -> None:
         self.pid = pid
         self.ticks = ticks
-        self.command = [str(part) for part in child.args] if child else command_line(pid)
+        args = child.args if child is not None else None
+        self.command = [str(part) for part in args] if isinstance(args, list) else command_line(pid)
         self._pidfd = pidfd
         self._child = child
         self._loop = asyncio.get_running_loop()
@@ -113,10 +125,7 @@ class QemuProcess:
             raise ProcessGone(f"no process {pid}") from error
         try:
             # Read after the pidfd is held: what is read now belongs to what the pidfd names.
-            found = start_ticks(pid)
-            is_ours = f"guest={vm_id},debug-threads=on" in command_line(pid)
-            if not is_ours or (ticks is not None and found != ticks):
-                raise ProcessGone(f"process {pid} is not the QEMU of {vm_id}")
+            found = _identify(pid, vm_id=vm_id, ticks=ticks)
         except BaseException:
             os.close(pidfd)
             raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# `info usernet` has no QMP form in 7.2. A line: "  TCP[ESTABLISHED]  21  10.0.2.2 41234 10.0.2.15 22 0 0".
+# `info usernet` has no QMP form in 7.2. A line:
+# "  TCP[ESTABLISHED]  21  10.0.2.2 41234 10.0.2.15 22 0 0".
 _TCP_LINE = re.compile(r"^\s*TCP\[(\w+)\]\s+\d+\s+\S+\s+(\d+)\s", re.MULTILINE)
 
 

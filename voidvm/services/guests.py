@@ -22,11 +22,10 @@ from voidvm.hypervisor.guest import (
     KernelFiles,
     Nic,
 )
+from voidvm.services.accelerator import Accel
 from voidvm.services.images import Images
 from voidvm.supervisor import ports
 from voidvm.supervisor.paths import Layout
-
-Accel = Literal["kvm", "tcg"]
 
 # Debian's and Ubuntu's package `ovmf`; the 4M build is the one that newer releases ship.
 _UEFI_FILES = (
@@ -92,7 +91,7 @@ class Guests:
         paths = self._layout.vm(record.id)
         place = _boot_places(hardware.boot_order)
         nics, endpoints = _network_cards(hardware.networks, place.get("network"))
-        base = await self._base(principal, record)
+        base = self._base(record)
         return Guest(
             vm_id=record.id,
             uuid=record.uuid,
@@ -122,7 +121,7 @@ class Guests:
             stderr_log=paths.stderr_log,
         ), endpoints
 
-    async def _base(self, principal: Principal, record: VmRecord) -> tuple[Path, ...]:
+    def _base(self, record: VmRecord) -> tuple[Path, ...]:
         if record.disks[0].image is None:
             return ()
         image_id = record.disks[0].image
@@ -163,11 +162,12 @@ def _check_memory(wanted_mib: int) -> None:
 def _boot_places(order: list[BootDevice]) -> dict[BootDevice, int]:
     """The first bootindex of each kind of device; ten of a kind fit between two.
 
-    Disks and CDs always have one; the network only where the order names it.
+    Disks and CDs always have one; the network only where the order names it. Place 0 is left
+    free: QEMU puts the loader of a `-kernel` there.
     """
     kinds: tuple[BootDevice, ...] = ("disk", "cdrom")
     complete = [*order, *(kind for kind in kinds if kind not in order)]
-    return {kind: number * 10 for number, kind in enumerate(complete)}
+    return {kind: 1 + number * 10 for number, kind in enumerate(complete)}
 
 
 def _network_cards(

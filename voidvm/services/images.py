@@ -30,11 +30,11 @@ class Images:
         self._layout = layout
         self._catalog = catalog
 
-    async def list(
+    async def page(
         self, principal: Principal, *, kind: ImageKind | None, page: int, limit: int
     ) -> tuple[list[Image], int]:
         """One page of the images that the caller may use, and how many there are."""
-        return await self._store.list(kind=kind, principal=principal, page=page, limit=limit)
+        return await self._store.page(kind=kind, principal=principal, page=page, limit=limit)
 
     async def get(self, principal: Principal, ref: str) -> Image:
         """An image by id or name. Raises `ImageNotFound`."""
@@ -50,7 +50,7 @@ class Images:
             CatalogItem(
                 os=entry.id,
                 title=entry.title,
-                aliases=entry.aliases,
+                aliases=list(entry.aliases),
                 present=await self._store.by_os(entry.id) is not None,
                 default_user=entry.default_user,
                 minimum_memory=entry.min_memory_mib,

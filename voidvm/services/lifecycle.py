@@ -7,7 +7,6 @@ from typing import Literal
 
 from voidvm.domain.account import Principal
 from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
-from voidvm.domain.views import show
 from voidvm.domain.vm import Incident, RestartRequest, StopRequest, Vm, VmRecord
 from voidvm.errors import VmAlreadyRunning, VmNotRunning, VmStateConflict
 from voidvm.services.guests import Guests

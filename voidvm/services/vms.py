@@ -19,7 +19,17 @@ from voidvm.domain.fields import new_vm_id
 from voidvm.domain.image import Image
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.views import show
-from voidvm.domain.vm import Disk, Hardware, Vm, VmCreate, VmPatch, VmRecord
+from voidvm.domain.vm import (
+    Disk,
+    Firmware,
+    Hardware,
+    MachineType,
+    Network,
+    Vm,
+    VmCreate,
+    VmPatch,
+    VmRecord,
+)
 from voidvm.errors import (
     FieldProblem,
     NameTaken,
@@ -85,7 +95,7 @@ class Vms:
         """One VM."""
         return show(await self.find(principal, ref))
 
-    async def list(
+    async def page(
         self,
         principal: Principal,
         *,
@@ -97,7 +107,7 @@ class Vms:
         limit: int,
     ) -> tuple[list[Vm], int]:
         """One page of the caller's VMs, and how many there are."""
-        records, total = await self._store.list(
+        records, total = await self._store.page(
             owner_id=None if principal.role == "admin" else principal.user_id,
             status=status,
             owner=owner,
@@ -128,19 +138,14 @@ class Vms:
             work.add_done_callback(_seen)
 
     async def _check(self, principal: Principal, wanted: VmCreate) -> Image | None:
-        problems: list[FieldProblem] = []
+        problems = machine_problems(wanted.machine, wanted.firmware, wanted.networks)
         if wanted.os is not None and wanted.image is not None:
             problems.append(FieldProblem("image", "cannot be given together with 'os'"))
-        if wanted.machine == "microvm" and wanted.firmware == "uefi":
-            problems.append(FieldProblem("firmware", "must be 'bios' on a microvm"))
-        if wanted.machine == "microvm" and any(n.model == "e1000" for n in wanted.networks):
-            problems.append(FieldProblem("networks", "a microvm has no PCI for an e1000"))
-        if problems:
-            text = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
-            raise ValidationFailed(text, errors=problems)
+        _refuse(problems)
         if wanted.firmware == "uefi":
             uefi_files()
-        await self._guests.choose_accel(wanted.accel)
+        if wanted.accel == "kvm":
+            await self._guests.choose_accel("kvm")
         if wanted.iso is not None:
             await self._images.of_kind(principal, wanted.iso, kind="iso", field="iso")
         if wanted.kernel is not None:
@@ -160,8 +165,7 @@ class Vms:
     def _record(principal: Principal, wanted: VmCreate, image: Image | None) -> VmRecord:
         if image is not None and wanted.disk * GIB < image.virtual_size_bytes:
             least = -(-image.virtual_size_bytes // GIB)
-            problem = FieldProblem("disk", f"must be at least {least} for '{image.name}'")
-            raise ValidationFailed(f"disk: {problem.message}", errors=[problem])
+            _refuse([FieldProblem("disk", f"must be at least {least} for '{image.name}'")])
         now = datetime.now(UTC)
         return VmRecord(
             id=new_vm_id(),
@@ -232,6 +236,10 @@ class Vms:
             for field in msgspec.structs.fields(VmPatch)
             if (value := getattr(patch, field.name)) is not UNSET
         }
+        merged = {**msgspec.structs.asdict(record.hardware), **changes}
+        _refuse(machine_problems(merged["machine"], merged["firmware"], merged["networks"]))
+        if patch.accel == "kvm":
+            await self._guests.choose_accel("kvm")
         if isinstance(patch.iso, str):
             await self._images.of_kind(principal, patch.iso, kind="iso", field="iso")
         if patch.kernel:
@@ -271,8 +279,7 @@ class Vms:
     async def _grow(self, record: VmRecord, size_gib: int) -> None:
         disk = record.disks[0]
         if size_gib < disk.size:
-            problem = FieldProblem("disk", f"may only grow; it has {disk.size} GiB")
-            raise ValidationFailed(f"disk: {problem.message}", errors=[problem])
+            _refuse([FieldProblem("disk", f"may only grow; it has {disk.size} GiB")])
         if size_gib == disk.size:
             return
         machine = self._fleet.get(record.id)
@@ -327,6 +334,24 @@ class Vms:
             if path.name not in known:
                 log.warning("removing %s, which belongs to no VM", path.name)
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def machine_problems(
+    machine: MachineType, firmware: Firmware, networks: list[Network]
+) -> list[FieldProblem]:
+    """What does not go together in a VM's hardware."""
+    problems: list[FieldProblem] = []
+    if machine == "microvm" and firmware == "uefi":
+        problems.append(FieldProblem("firmware", "must be 'bios' on a microvm"))
+    if machine == "microvm" and any(network.model == "e1000" for network in networks):
+        problems.append(FieldProblem("networks", "a microvm has no PCI for an e1000"))
+    return problems
+
+
+def _refuse(problems: list[FieldProblem]) -> None:
+    if problems:
+        text = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
+        raise ValidationFailed(text, errors=problems)
 
 
 def _settle(draft: Path, final: Path) -> None:

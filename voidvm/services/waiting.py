@@ -42,7 +42,7 @@ class Waiting:
         missing = "nothing was seen yet"
         try:
             async with asyncio.timeout(timeout_s):
-                async for missing in watch():
+                async for missing in watch():  # noqa: B007 - the last one is told
                     pass
         except TimeoutError as error:
             raise WaitTimeout(missing, condition=condition, timeout=f"{timeout_s:g}") from error

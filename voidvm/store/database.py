@@ -132,11 +132,6 @@ async def _migrate(connection: aiosqlite.Connection) -> None:
     await connection.execute("BEGIN IMMEDIATE")
     try:
         version = await _version(connection)
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                f"the database is of version {version}, this VoidVM knows {len(MIGRATIONS)}: "
-                "use the version of VoidVM that made it, or a newer one"
-            )
         for script in MIGRATIONS[version:]:
             for statement in _statements(script):
                 await connection.execute(statement)
@@ -148,8 +143,15 @@ async def _migrate(connection: aiosqlite.Connection) -> None:
 
 
 async def _version(connection: aiosqlite.Connection) -> int:
+    """The version of the schema. Raises `StoreError` for a newer one than is known here."""
     rows = list(await connection.execute_fetchall("PRAGMA user_version"))
-    return int(rows[0][0])
+    version = int(rows[0][0])
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"the database is of version {version}, this VoidVM knows {len(MIGRATIONS)}: "
+            "use the version of VoidVM that made it, or a newer one"
+        )
+    return version
 
 
 def _statements(script: str) -> Iterable[str]:

@@ -74,7 +74,7 @@ class ImageStore:
         )
         return _image(rows[0]) if rows else None
 
-    async def list(
+    async def page(
         self, *, principal: Principal, kind: ImageKind | None, page: int, limit: int
     ) -> tuple[list[Image], int]:
         """One page of what the caller may use, and the number of all."""

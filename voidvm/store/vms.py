@@ -91,7 +91,7 @@ class VmStore:
         )
         return bool(rows)
 
-    async def list(
+    async def page(
         self,
         *,
         owner_id: str | None,

@@ -22,8 +22,8 @@ from voidvm.hypervisor.argv import SERIAL_ID
 from voidvm.hypervisor.guest import Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
-from voidvm.hypervisor.usernet import is_established
 from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
+from voidvm.hypervisor.usernet import is_established
 from voidvm.supervisor import shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 GREETING_S = 20.0
 RESUME_S = 10.0
 CONNECT_S = 2.0
+PRESS_AGAIN_S = 1.0
 # A QEMU that refuses its arguments is gone in a moment.
 LAST_WORDS_S = 0.5
 
@@ -162,13 +163,26 @@ class Machine:
         self._hold.expected_end = "host-request"
         self.state.set(VmStatus.STOPPING)
         try:
-            await shutdown.ask(self._hold.monitor)
-        except (MonitorError, VmUnresponsive) as error:
-            log.info("%s: power button not pressed: %s", self.vm_id, error)
-        if await process.wait(timeout_s=timeout_s) is None:
+            async with asyncio.timeout(timeout_s):
+                await self._press_power_button()
+                await process.wait(timeout_s=timeout_s)
+        except TimeoutError:
+            log.info("%s: not off after %g s", self.vm_id, timeout_s)
+        if not process.has_exited:
             await self._hold.end(at_once=False)
         await asyncio.sleep(0)
         await self.state.recorded()
+
+    async def _press_power_button(self) -> None:
+        """Ask until QEMU takes it: one that hangs for a moment is no reason to pull the plug."""
+        while self.has_process:
+            try:
+                await shutdown.ask(self._hold.monitor)
+            except (MonitorError, VmUnresponsive, VmNotRunning) as error:
+                log.info("%s: power button not pressed: %s", self.vm_id, error)
+                await asyncio.sleep(PRESS_AGAIN_S)
+            else:
+                return
 
     async def force_stop(self) -> None:
         """End QEMU at once, whatever else is under way. Raises `VmNotRunning` without one."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class VmPaths(Struct, frozen=True, kw_only=True):
-    """The files of one VM: what is kept under `data`, what a boot of the host clears under `run`."""
+    """The files of one VM: kept ones under `data`; under `run` what a boot of the host clears."""
 
     data: Path
     run: Path
@@ -24,7 +24,7 @@ class VmPaths(Struct, frozen=True, kw_only=True):
 
     @property
     def uefi_variables(self) -> Path:
-        """This VM's own copy of the UEFI variables."""
+        """The VM's own copy of the UEFI variables."""
         return self.data / "uefi-variables.fd"
 
     @property

@@ -1,4 +1,4 @@
-"""A VM's status: one setter that follows the table of moves, tells everybody and is written down."""
+"""A VM's status: one setter that follows the table of moves, tells everybody and is kept."""
 
 from __future__ import annotations
 

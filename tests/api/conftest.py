@@ -1,0 +1,105 @@
+"""One service with fake QEMUs for all these tests; each test makes VMs and users of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.qemu import FakeHost, FakeQemu
+from tests.support.contract import Api
+from tests.support.local import LocalService
+from voidvm.services.recipes import add_image
+
+_numbers = itertools.count(1)
+
+
+def add_tiny(service: LocalService) -> None:
+    """Register an empty disk as the image `tiny`, and files that pass for its kernel."""
+    disk = service.folder / "tiny.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"]
+    subprocess.run(command, check=True)
+    files = [disk]
+    for name in ("vmlinuz", "initramfs.gz"):
+        files.append(service.folder / name)
+        files[-1].write_bytes(b"no kernel")
+    asyncio.run(
+        add_image(service.settings, os_name="tiny", files=files, report=lambda _: None)
+    )
+
+
+@pytest.fixture(scope="session")
+def local() -> Iterator[LocalService]:
+    """The service."""
+    service = LocalService(FakeHost())
+    try:
+        add_tiny(service)
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def host(local: LocalService) -> FakeHost:
+    """Where its fakes are."""
+    assert local.host is not None
+    return local.host
+
+
+@pytest.fixture(scope="session")
+def admin_token(local: LocalService) -> str:
+    """A token that no test ends."""
+    token = local.api().token
+    assert token is not None
+    return token
+
+
+@pytest.fixture
+def api(local: LocalService, admin_token: str) -> Api:
+    """The API for `admin`."""
+    return local.anybody().as_user(admin_token)
+
+
+@pytest.fixture
+def anybody(local: LocalService) -> Api:
+    """The API without a credential."""
+    return local.anybody()
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"vm{next(_numbers)}"
+
+
+@pytest.fixture(autouse=True)
+def _no_faults(local: LocalService) -> Iterator[None]:
+    """What the service itself calls an error is one, whatever it answered."""
+    local.errors.texts.clear()
+    yield
+    assert local.errors.texts == []
+
+
+@pytest.fixture
+def vm(api: Api, name: str) -> Iterator[str]:
+    """The id of a VM that is off."""
+    vm_id: str = api.create(name)["id"]
+    yield vm_id
+    api.call("DELETE", f"/vms/{vm_id}", params={"force": "true"})
+
+
+@pytest.fixture
+def running(api: Api, vm: str) -> str:
+    """The id of a VM that runs."""
+    api.start(vm)
+    return vm
+
+
+@pytest.fixture
+def qemu(host: FakeHost, running: str) -> FakeQemu:
+    """The fake behind the running VM."""
+    return host.alive()[running]

@@ -1,0 +1,42 @@
+"""Fixtures that several folders share: the guest, and a real service with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.contract import Api
+from tests.support.service import Service
+
+GUEST_FILES = ("vmlinuz", "initramfs.gz", "tiny.qcow2")
+
+
+@pytest.fixture(scope="session")
+def guest() -> Path:
+    """The folder with the built guest `tiny`; `scripts/test` makes it."""
+    default = Path(__file__).parents[1] / ".cache" / "tiny"
+    folder = Path(os.environ.get("VOIDVM_TEST_GUEST", default))
+    missing = [name for name in GUEST_FILES if not (folder / name).exists()]
+    assert not missing, f"{folder} lacks {missing}: voidvm image build tiny --output {folder}"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(guest: Path) -> Iterator[Service]:
+    """A running service that knows the guest `tiny`; one for all tests of a file."""
+    service = Service()
+    try:
+        service.add_guest(guest)
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def api(service: Service) -> Api:
+    """The API for `admin`."""
+    return service.api()

@@ -1,0 +1,49 @@
+"""What the tests of the sources look at."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("voidvm", "tests", "scripts", "images")
+
+
+@cache
+def python_files() -> tuple[Path, ...]:
+    """All Python files of the project."""
+    return tuple(sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py")))
+
+
+@cache
+def shell_scripts() -> tuple[Path, ...]:
+    """All shell scripts that run on the host; those of the guests are busybox's business."""
+    found = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and is_shell(path)]
+    return (*sorted(found), ROOT / ".ci" / "run")
+
+
+def is_shell(path: Path) -> bool:
+    """Whether bash reads the file."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.startswith(("#!/usr/bin/env bash", "# shellcheck shell=bash"))
+
+
+def place(path: Path, line: int | None = None) -> str:
+    """A file, or a line in it, as people and editors read it."""
+    name = str(path.relative_to(ROOT))
+    return name if line is None else f"{name}:{line}"
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The parsed file."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All functions and methods of a file."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node

@@ -1,0 +1,117 @@
+"""The files around the code: scripts, generated pages, changelog, licence, the wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.meta.sources import ROOT, place, shell_scripts
+from voidvm import __version__
+
+
+@pytest.mark.parametrize("script", shell_scripts(), ids=place)
+def test_a_shell_script_is_sound(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    done = subprocess.run(
+        ["shellcheck", "--external-sources", place(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    if script.suffix != ".sh":
+        assert os.access(script, os.X_OK)
+        assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("name", ["run", "test", "check"])
+def test_a_script_tells_how_it_is_used(name: str) -> None:
+    done = subprocess.run(
+        [ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True, timeout=10
+    )
+    assert done.stdout.startswith(f"Usage: scripts/{name}")
+    assert "set -euo" not in done.stdout
+
+
+def test_ci_runs_the_test_command_and_nothing_else() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if line and not line.startswith(("#", "set "))]
+    assert commands == ['exec "$(dirname "$0")/../scripts/test"']
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "docs.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_changelog_has_a_place_for_what_is_new() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## \[([^\]]+)\]", text, re.MULTILINE)
+    assert sections[0] == "Unreleased"
+    assert len(sections) == len(set(sections))
+
+
+def test_the_licence_is_mit_and_names_the_authors() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.startswith("MIT License")
+    assert "The VoidVM authors" in text
+
+
+def test_the_pages_link_only_to_files_that_are_there() -> None:
+    for page in ROOT.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (ROOT / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_wheel_carries_the_recipes_and_finds_them(tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT],
+        check=True,
+        timeout=80,
+    )
+    (wheel,) = tmp_path.glob("voidvm-*.whl")
+    assert __version__ in wheel.name
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    images = ROOT / "images"
+    wanted = {str(path.relative_to(images)) for path in images.rglob("*") if _is_source(path)}
+    carried = installed / "voidvm" / "_images"
+    assert {str(path.relative_to(carried)) for path in carried.rglob("*") if path.is_file()} == (
+        wanted
+    )
+    code = "from voidvm.services import recipes; print(recipes.recipes_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()) == carried
+
+
+def _is_source(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def test_the_settings_of_the_tools_give_their_reasons() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["project"]["license"] == "MIT"
+    dependencies = re.findall(r'^    "[a-z0-9.-]+[<>=].*$', text, re.MULTILINE)
+    assert dependencies
+    # pytest, ruff and the other tools themselves need no reason.
+    bare = [line for line in dependencies if "#" not in line]
+    assert all(re.match(r'    "(pytest|ruff|mypy)>', line) for line in bare), bare

@@ -1,0 +1,141 @@
+"""An HTTP client that holds every answer against the service's own OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+from jsonschema import Draft202012Validator
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
+
+Json = Any
+DOCUMENT = "urn:voidvm:openapi"
+
+
+class Contract:
+    """The OpenAPI document, as something that answers can be checked against."""
+
+    def __init__(self, document: Json) -> None:
+        self.document = document
+        resource = DRAFT202012.create_resource(document)
+        self._registry: Registry[Json] = Registry().with_resource(DOCUMENT, resource)
+        self._templates = [(path, _pattern(path)) for path in document["paths"]]
+
+    def check(self, response: httpx.Response) -> None:
+        """Fail unless the document has this answer, status, headers and body."""
+        method, path = response.request.method, response.request.url.raw_path.decode()
+        operation = self.operation(method, path.partition("?")[0])
+        assert response.headers.get("x-request-id"), f"{method} {path}: no X-Request-Id"
+        if operation is None:
+            assert response.status_code in {404, 405}, f"{method} {path} is not in the document"
+            self._check_schema({"$ref": "#/components/schemas/ErrorAnswer"}, response.json())
+            return
+        pointer, responses = operation
+        status = str(response.status_code)
+        assert status in responses, f"{method} {path} answered {status}: {response.text}"
+        content = responses[status].get("content")
+        if content is None:
+            return
+        media_type = response.headers["content-type"].partition(";")[0]
+        assert media_type in content or pointer.endswith("assets~1{file}/get/responses"), (
+            f"{method} {path}: {media_type}, not {sorted(content)}"
+        )
+        if media_type == "application/json" and "schema" in content.get(media_type, {}):
+            schema = content[media_type]["schema"]
+            if schema.get("type") != "string":
+                self._check_schema(schema, response.json())
+
+    def operation(self, method: str, path: str) -> tuple[str, Json] | None:
+        """The place in the document and the answers of what is called; None: not described."""
+        for template, pattern in self._templates:
+            if pattern.fullmatch(path) and method.lower() in self.document["paths"][template]:
+                escaped = template.replace("~", "~0").replace("/", "~1")
+                operation = self.document["paths"][template][method.lower()]
+                return f"/paths/{escaped}/{method.lower()}/responses", operation["responses"]
+        return None
+
+    def _check_schema(self, schema: Json, value: Json) -> None:
+        rebased = json.loads(json.dumps(schema).replace('"#/', f'"{DOCUMENT}#/'))
+        validator = Draft202012Validator(
+            rebased,
+            registry=self._registry,
+            format_checker=Draft202012Validator.FORMAT_CHECKER,
+        )
+        problems = [f"{error.json_path}: {error.message}" for error in _leaves(validator, value)]
+        assert not problems, "; ".join(problems)
+
+
+def _leaves(validator: Draft202012Validator, value: Json) -> Iterator[Any]:
+    for error in validator.iter_errors(value):
+        yield from error.context or [error]
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    # Literal paths win over templates because the document lists them sorted: "catalog" < "{".
+    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template)))
+
+
+class Api:
+    """Calls of the API in few words; every answer is checked against the document."""
+
+    def __init__(self, client: httpx.Client, contract: Contract, token: str | None = None) -> None:
+        self.client = client
+        self.contract = contract
+        self.token = token
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The answer, whatever it is; `path` below /api/v1 unless it begins with two slashes."""
+        headers = dict(options.pop("headers", {}))
+        if self.token and "authorization" not in {name.lower() for name in headers}:
+            headers["authorization"] = f"Bearer {self.token}"
+        address = path[1:] if path.startswith("//") else f"/api/v1{path}"
+        response = self.client.request(method, address, headers=headers, **options)
+        self.contract.check(response)
+        return response
+
+    def ok(self, method: str, path: str, body: Json = None, **options: Any) -> Json:
+        """The `data` of an answer that must be a success."""
+        if body is not None:
+            options["json"] = body
+        response = self.call(method, path, **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json()["data"]
+
+    def refused(
+        self, method: str, path: str, code: str, body: Json = None, **options: Any
+    ) -> Json:
+        """The `error` of an answer that must carry this code."""
+        if body is not None:
+            options["json"] = body
+        response = self.call(method, path, **options)
+        assert not response.is_success, f"{method} {path}: {response.text}"
+        error = response.json()["error"]
+        assert error["code"] == code, error
+        return error
+
+    def as_user(self, token: str | None) -> Api:
+        """The same service for somebody else."""
+        return Api(self.client, self.contract, token)
+
+    # What most tests begin with
+
+    def create(self, name: str, **wanted: Json) -> Json:
+        """A small VM of the guest `tiny`."""
+        defaults = {"os": "tiny", "memory": 192, "disk": 1}
+        return self.ok("POST", "/vms", {"name": name, **defaults, **wanted})
+
+    def start(self, vm: str) -> Json:
+        """Start a VM."""
+        return self.ok("POST", f"/vms/{vm}/start")
+
+    def stop(self, vm: str, *, force: bool = True, timeout: float = 60) -> Json:
+        """Stop a VM, at once unless told otherwise."""
+        return self.ok("POST", f"/vms/{vm}/stop", {"force": force, "timeout": timeout})
+
+    def remove(self, vm: str) -> None:
+        """Delete a VM, running or not."""
+        self.ok("DELETE", f"/vms/{vm}", params={"force": "true"})

@@ -1,0 +1,230 @@
+"""A service in a thread of the tests: real sockets, files and SQLite; its QEMUs fake, or not.
+
+Tests stay plain functions and call it as any client does; `do` reaches inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
+
+import httpx
+import uvloop
+from sanic import Sanic
+
+from tests.fakes.qemu import FakeHost
+from tests.support.contract import Api, Contract
+from tests.support.service import PASSWORD
+from voidvm import app, config
+from voidvm.api.server import create_app
+from voidvm.api.serving import listen, served
+from voidvm.bus import News, SessionEnded, VmStatusChanged
+from voidvm.hypervisor.monitor import Monitor
+from voidvm.services.services import Services
+from voidvm.supervisor import attachment, machine, shutdown
+from voidvm.supervisor.fleet import Fleet
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+# Several applications live in one process here, one after the other and side by side.
+Sanic.test_mode = True
+
+
+class _Errors(logging.Handler):
+    """Collects what the service reports as its own faults."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+
+class LocalService:
+    """Started and stopped as often as a test likes, on the same state."""
+
+    def __init__(self, host: FakeHost | None, **settings: str) -> None:
+        # Short, because socket paths may have 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="vv-"))
+        self.host = host
+        self.settings = config.load(
+            environ={
+                "VOIDVM_STORAGE__DATA_DIR": str(self.folder / "d"),
+                "VOIDVM_STORAGE__RUN_DIR": str(self.folder / "r"),
+                "VOIDVM_SERVER__PORT": "0",
+                "VOIDVM_QEMU__ACCEL": "tcg",
+                "VOIDVM_LIMITS__REQUESTS_PER_MINUTE": "0",
+                **settings,
+            }
+        )
+        self.url = ""
+        self.news: list[News] = []
+        self.errors = _Errors()
+        self._services: Services | None = None
+        self._fleet: Fleet | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._client: httpx.Client | None = None
+        self._contract: Contract | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Start it; returns when it listens."""
+        is_up = threading.Event()
+        self._failure = None
+        logging.getLogger().addHandler(self.errors)
+        self._thread = threading.Thread(target=self._run, args=(is_up,), name="service")
+        self._thread.start()
+        assert is_up.wait(START_TIMEOUT_S), "the service did not start"
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def stop(self) -> None:
+        """Stop it as SIGTERM does; guests go on."""
+        logging.getLogger().removeHandler(self.errors)
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._thread is not None and self._thread.is_alive():
+            assert self._stop is not None
+            self.loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(STOP_TIMEOUT_S)
+            assert not self._thread.is_alive(), "the service did not stop"
+        self._thread = None
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """End everything and remove the folders."""
+        try:
+            if self._thread is not None and self._thread.is_alive():
+                if self.host is not None:
+                    self.do(self.host.end)
+                self.stop()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, is_up: threading.Event) -> None:
+        try:
+            with self._fakes(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(is_up))
+        except BaseException as error:  # noqa: BLE001 - the test's thread raises it
+            self._failure = error
+            is_up.set()
+
+    async def _serve(self, is_up: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        settings = self.settings
+        # As `app.serve_until`, with the parts at hand.
+        async with app.running(settings) as (self._services, self._fleet):
+            self._services.consoles.bus.subscribe(self.news.append)
+            listener = listen(settings.server.host, settings.server.port)
+            sanic = create_app(
+                self._services,
+                origins=settings.server.allowed_origins,
+                proxies=settings.server.trusted_proxies,
+                body_bytes=settings.limits.body_bytes,
+            )
+            async with served(sanic, listener):
+                self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                is_up.set()
+                await self._stop.wait()
+
+    @contextmanager
+    def _fakes(self) -> Iterator[None]:
+        if self.host is None:
+            yield
+            return
+        host = self.host
+        # A fake answers at once or never, so patience with it is short.
+        quick = {**Monitor.execute.__kwdefaults__, "timeout_s": 0.4}
+        with (
+            mock.patch.object(Monitor.execute, "__kwdefaults__", quick),
+            mock.patch.object(attachment, "RECOVER_EVERY_S", 0.1),
+            mock.patch.object(shutdown, "QUIT_S", 0.4),
+            mock.patch.object(shutdown, "TERM_S", 0.2),
+            mock.patch.object(machine, "LAST_WORDS_S", 0.1),
+            mock.patch.object(machine, "PRESS_AGAIN_S", 0.1),
+            mock.patch.object(app, "Launcher", lambda **_: host),
+            mock.patch("voidvm.supervisor.fleet.running_guests", host.running_guests),
+            mock.patch("voidvm.supervisor.machine.QemuProcess.adopt", host.adopt),
+        ):
+            yield
+
+    # Reaching in
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The service's loop."""
+        assert self._loop is not None
+        return self._loop
+
+    @property
+    def services(self) -> Services:
+        """The use cases."""
+        assert self._services is not None
+        return self._services
+
+    @property
+    def fleet(self) -> Fleet:
+        """The machines."""
+        assert self._fleet is not None
+        return self._fleet
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine on the service's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def do(self, call: Callable[[], T]) -> T:
+        """The result of a call on the service's loop."""
+
+        async def work() -> T:
+            return call()
+
+        return self.run(work())
+
+    # What tests look at
+
+    def api(self, *, username: str = "admin", password: str = PASSWORD) -> Api:
+        """The API for a user who has just signed in."""
+        api = self.anybody()
+        answer = api.ok("POST", "/auth/login", {"username": username, "password": password})
+        return api.as_user(answer["token"])
+
+    def anybody(self) -> Api:
+        """The API without a credential."""
+        assert self._client is not None
+        if self._contract is None:
+            self._contract = Contract(self._client.get("/docs/openapi.json").json())
+        return Api(self._client, self._contract)
+
+    def statuses(self, vm_id: str) -> list[str]:
+        """Every status of a VM in the order in which they were seen."""
+        return [
+            str(news.status)
+            for news in self.news
+            if isinstance(news, VmStatusChanged) and news.vm_id == vm_id
+        ]
+
+    def ended_sessions(self) -> list[str]:
+        """The sessions that were ended."""
+        return [news.session_id for news in self.news if isinstance(news, SessionEnded)]

@@ -1,0 +1,116 @@
+"""A client of the console's socket that keeps everything it saw."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.contract import Api
+
+
+class Terminal:
+    """One viewer: `seen` are the bytes, `start` the offset of the first, `notices` the rest."""
+
+    def __init__(self, api: Api, vm: str, **query: str | int) -> None:
+        base = str(api.client.base_url).replace("http://", "ws://")
+        words = "&".join(f"{name}={value}" for name, value in query.items())
+        self.socket: ClientConnection = connect(
+            f"{base}/api/v1/vms/{vm}/console?{words}",
+            additional_headers={"authorization": f"Bearer {api.token}"},
+            proxy=None,
+            compression=None,
+            max_queue=64,
+        )
+        self.notices: list[dict[str, Any]] = []
+        self.seen = bytearray()
+        self.close_code: int | None = None
+        self.receive(timeout_s=10)
+        self.hello = self.notices[0]
+        assert self.hello["type"] == "hello"
+        self.start = int(self.hello["offset"])
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last byte seen; right as long as there was no gap."""
+        return self.start + len(self.seen)
+
+    def receive(self, *, timeout_s: float) -> bool:
+        """Take one message; False when none came in time or the socket is closed."""
+        try:
+            message = self.socket.recv(timeout=timeout_s)
+        except TimeoutError:
+            return False
+        except ConnectionClosed as error:
+            self.close_code = error.rcvd.code if error.rcvd else 1006
+            return False
+        if isinstance(message, bytes):
+            self.seen += message
+        else:
+            self.notices.append(json.loads(message))
+        return True
+
+    def until(self, wanted: bytes, *, timeout_s: float = 20) -> bytes:
+        """Everything seen, once `wanted` is in it."""
+        deadline = time.monotonic() + timeout_s
+        while wanted not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0, f"no {wanted!r} in {bytes(self.seen[-400:])!r}"
+            self.receive(timeout_s=left)
+            assert self.close_code is None, f"closed with {self.close_code}"
+        return bytes(self.seen)
+
+    def until_notice(self, kind: str, *, timeout_s: float = 20, **fields: Any) -> dict[str, Any]:
+        """The first text frame of this type with these fields, seen or still to come."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for notice in self.notices:
+                if notice["type"] == kind and fields.items() <= notice.items():
+                    return notice
+            left = deadline - time.monotonic()
+            assert left > 0, f"no {kind} {fields} in {self.notices}"
+            self.receive(timeout_s=left)
+            assert self.close_code is None, f"closed with {self.close_code}"
+
+    def drain(self, *, quiet_s: float = 0.3, timeout_s: float = 10) -> bytes:
+        """Everything seen, once nothing has come for `quiet_s`."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.receive(timeout_s=quiet_s):
+            pass
+        return bytes(self.seen)
+
+    def until_closed(self, *, timeout_s: float) -> int:
+        """The close code."""
+        deadline = time.monotonic() + timeout_s
+        while self.close_code is None:
+            left = deadline - time.monotonic()
+            assert left > 0, "the socket stays open"
+            self.receive(timeout_s=left)
+        return self.close_code
+
+    def type(self, text: str | bytes) -> None:
+        """Type."""
+        self.socket.send(text.encode() if isinstance(text, str) else text)
+
+    def control(self, **fields: Any) -> None:
+        """Send a text frame."""
+        self.socket.send(json.dumps(fields))
+
+    def close(self) -> None:
+        """Hang up."""
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
