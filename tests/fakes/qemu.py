@@ -98,6 +98,7 @@ class FakeQemu:
         self._monitor = FakeMonitor(monitor, self._execute, self._awake)
         self._agent_socket = agent
         self._servers: list[asyncio.Server] = []
+        self._writers: set[asyncio.StreamWriter] = set()
         self._sources: dict[int, int] = {}
         self.serial = FakeSerial(log_fd, on_input=self._on_input)
         self.serial.be_deaf(is_deaf=behaviour.is_deaf)
@@ -184,6 +185,8 @@ class FakeQemu:
         for server in self._servers:
             server.close()
         self._agent_socket.close()
+        for writer in self._writers:
+            writer.transport.abort()
         for process in self._holds:
             process.exited.set_result(self.outcome)
 
@@ -283,8 +286,10 @@ class FakeQemu:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             source: int = writer.get_extra_info("peername")[1]
             self._sources[source] = guest_port
+            self._writers.add(writer)
             with suppress(OSError):
                 await reader.read()
+            self._writers.discard(writer)
             del self._sources[source]
             writer.close()
 
@@ -293,8 +298,11 @@ class FakeQemu:
     async def _serve_agent(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        while (line := await reader.readline()) and self.behaviour.addresses is not None:
+        self._writers.add(writer)
+        while line := await reader.readline():
             message = json.loads(line.lstrip(b"\xff"))
+            if self.behaviour.addresses is None:
+                continue
             answer: object = {}
             if message["execute"] == "guest-sync":
                 answer = message["arguments"]["id"]
@@ -302,6 +310,7 @@ class FakeQemu:
                 found = [{"ip-address": address} for address in self.behaviour.addresses]
                 answer = [{"name": "eth0", "ip-addresses": found}]
             writer.write(json.dumps({"return": answer}).encode() + b"\n")
+        self._writers.discard(writer)
         writer.close()
 
 
@@ -339,6 +348,7 @@ class FakeHost(Launcher):
         with ExitStack() as stack:
             try:
                 fds = self._open(guest, stack)
+                self._open_stderr(guest, stack)
             except OSError as error:
                 name = Path(error.filename).name if error.filename else "a file"
                 raise LaunchFailed(f"cannot open {name}: {error.strerror}") from error

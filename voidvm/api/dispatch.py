@@ -12,6 +12,7 @@ from sanic.exceptions import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    RequestCancelled,
     SanicException,
 )
 from sanic.response import HTTPResponse
@@ -101,7 +102,7 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
     if not hasattr(request.ctx, "request_id"):
         request.ctx.request_id = request.id.hex if hasattr(request.id, "hex") else str(request.id)
     error = _as_ours(request, exception)
-    if error.status >= 500 and not isinstance(exception, VoidVMError):
+    if error.status >= 500 and not isinstance(exception, VoidVMError | RequestCancelled):
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
     response = failure(request, error)
     response.headers["x-request-id"] = request.ctx.request_id
