@@ -11,7 +11,7 @@ import json
 import os
 import signal as signals
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -99,7 +99,8 @@ class FakeQemu:
         self._agent_socket = agent
         self._servers: list[asyncio.Server] = []
         self._writers: set[asyncio.StreamWriter] = set()
-        self._sources: dict[int, int] = {}
+        # By descriptor: the forward's port on the host, and where it leads.
+        self._forwarded: dict[int, tuple[int, int]] = {}
         self.serial = FakeSerial(log_fd, on_input=self._on_input)
         self.serial.be_deaf(is_deaf=behaviour.is_deaf)
 
@@ -113,7 +114,7 @@ class FakeQemu:
                 if forward.protocol == "tcp":
                     self._servers.append(
                         await asyncio.start_server(
-                            self._accept_for(forward.guest_port),
+                            self._accept_for(forward.host_port, forward.guest_port),
                             forward.host_address,
                             forward.host_port,
                         )
@@ -263,9 +264,9 @@ class FakeQemu:
     def _do_human_monitor_command(self, *, command_line: str) -> str:
         assert command_line == "info usernet"
         lines = ["Hub -1 (net0):", "  Protocol[State]    FD  Source Address  Port   Dest. Address"]
-        for source, guest_port in self._sources.items():
+        for fd, (host_port, guest_port) in self._forwarded.items():
             state = "ESTABLISHED" if guest_port in self.behaviour.listens_on else "SYN_SENT"
-            lines.append(f"  TCP[{state}]   21 10.0.2.2 {source} 10.0.2.15 {guest_port} 0 0")
+            lines.append(f"  TCP[{state}] {fd} 127.0.0.1 {host_port} 10.0.2.15 {guest_port} 0 0")
         return "\r\n".join(lines)
 
     def _halt(self, state: str) -> None:
@@ -281,16 +282,16 @@ class FakeQemu:
             self.say(data)
 
     def _accept_for(
-        self, guest_port: int
-    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
+        self, host_port: int, guest_port: int
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            source: int = writer.get_extra_info("peername")[1]
-            self._sources[source] = guest_port
+            fd: int = writer.get_extra_info("socket").fileno()
+            self._forwarded[fd] = host_port, guest_port
             self._writers.add(writer)
             with suppress(OSError):
                 await reader.read()
             self._writers.discard(writer)
-            del self._sources[source]
+            del self._forwarded[fd]
             writer.close()
 
         return accept

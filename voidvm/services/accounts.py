@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -120,23 +121,16 @@ class Accounts:
     async def authenticate(self, token: str) -> Principal:
         """Who is behind an access token. Raises `Unauthorized` or `SessionEnded`."""
         claims = self._signer.verify(token)
-        return await self.principal(claims.session_id)
+        # Side by side: this stands before every answer.
+        session, user = await asyncio.gather(
+            self._sessions.get(claims.session_id), self._users.get(claims.user_id)
+        )
+        return _principal(session, user)
 
     async def principal(self, session_id: str) -> Principal:
         """Who is behind a session. Raises `Unauthorized` or `SessionEnded`."""
         session = await self._sessions.get(session_id)
-        if session is None or not session.is_live:
-            raise SessionEndedError
-        user = await self._users.get(session.user_id)
-        if user is None or user.status != "active":
-            raise Unauthorized
-        return Principal(
-            user_id=user.id,
-            username=user.username,
-            role=user.role,
-            session_id=session.id,
-            permissions=ROLE_PERMISSIONS[user.role],
-        )
+        return _principal(session, await self._users.get(session.user_id) if session else None)
 
     async def me(self, principal: Principal) -> User:
         """The caller's own profile."""
@@ -156,6 +150,20 @@ class Accounts:
         return Login(
             token=token, refresh_token=refresh_token, expires_at=expires_at, user=user.show()
         )
+
+
+def _principal(session: Session | None, user: UserRecord | None) -> Principal:
+    if session is None or not session.is_live:
+        raise SessionEndedError
+    if user is None or user.status != "active" or user.id != session.user_id:
+        raise Unauthorized
+    return Principal(
+        user_id=user.id,
+        username=user.username,
+        role=user.role,
+        session_id=session.id,
+        permissions=ROLE_PERMISSIONS[user.role],
+    )
 
 
 def _new_user_id() -> str:
