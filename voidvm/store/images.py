@@ -61,7 +61,7 @@ class ImageStore:
         rows = await self._database.read(
             f"SELECT body FROM images WHERE {_VISIBLE} AND (id = ?3 OR name = ?3)"
             " ORDER BY owner_id IS NOT ?2 LIMIT 1",
-            (principal.role == "admin", principal.user_id, ref),
+            (principal.sees_all, principal.user_id, ref),
         )
         return _image(rows[0]) if rows else None
 
@@ -79,7 +79,7 @@ class ImageStore:
     ) -> tuple[list[Image], int]:
         """One page of what the caller may use, and the number of all."""
         where = f" WHERE {_VISIBLE} AND (?3 IS NULL OR kind = ?3)"
-        filters = (principal.role == "admin", principal.user_id, kind)
+        filters = (principal.sees_all, principal.user_id, kind)
         rows = await self._database.read(
             f"SELECT body FROM images{where} ORDER BY name, id LIMIT ?4 OFFSET ?5",
             (*filters, limit, (page - 1) * limit),
