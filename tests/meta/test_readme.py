@@ -125,9 +125,9 @@ def test_the_quick_start_works_word_for_word(served: Service) -> None:
         place = tty.until("GNU/Linux", timeout_s=120)
         # The console: what was typed by the client before is its history, so a new line is asked.
         place = tty.until(PROMPT, after=place)
-        tty.type("echo here I $((40 + 2)) am\r")
+        tty.press("echo here I $((40 + 2)) am\r")
         tty.until("here I 42 am", after=place)
-        tty.type(CTRL_BRACKET)
+        tty.press(CTRL_BRACKET)
         status = tty.wait(timeout_s=120)
     assert status == 0, tty.seen
     assert '"running"' in tty.seen
@@ -168,9 +168,9 @@ def test_the_demo_ends_at_a_console_and_leaves_vm_and_service_running() -> None:
             with Tty(["scripts/run", "--demo"], env=env, cwd=ROOT) as tty:
                 place = tty.until("Ctrl-] leaves", timeout_s=SET_UP_S)
                 place = tty.until(PROMPT, after=place, timeout_s=90)
-                tty.type("echo $((6 * 7)) answers\r")
+                tty.press("echo $((6 * 7)) answers\r")
                 tty.until("42 answers", after=place)
-                tty.type(CTRL_BRACKET)
+                tty.press(CTRL_BRACKET)
                 assert tty.wait() == 0, tty.seen
             assert "The VM goes on, and so does the service." in tty.seen
             assert ("using the VoidVM" in tty.seen) is not is_first

@@ -33,7 +33,7 @@ class Tty:
             assert self._read(deadline), f"no {wanted!r} in:\n{self.seen}"
         return place + len(wanted)
 
-    def type(self, text: str) -> None:
+    def press(self, text: str) -> None:
         """Press keys."""
         os.write(self._master, text.encode())
 

@@ -73,9 +73,7 @@ def test_odd_names_do_not_change_the_command_line(api: Api, new_vm: NewVm) -> No
         api.stop(vm["id"])
 
 
-def test_a_new_name_of_a_running_vm_changes_nothing_of_its_process(
-    api: Api, new_vm: NewVm
-) -> None:
+def test_a_new_name_of_a_running_vm_changes_nothing_of_its_process(api: Api, new_vm: NewVm) -> None:
     vm = api.start(new_vm("before")["id"])
     arguments = command_line(vm["pid"])
     changed = api.ok("PATCH", f"/vms/{vm['id']}", {"name": "after-它"})

@@ -50,9 +50,7 @@ def local(guest: Path) -> Iterator[LocalService]:
     service = LocalService(None)
     files = [guest / name for name in ("vmlinuz", "initramfs.gz", "tiny.qcow2")]
     try:
-        asyncio.run(
-            add_image(service.settings, os_name="tiny", files=files, report=lambda _: None)
-        )
+        asyncio.run(add_image(service.settings, os_name="tiny", files=files, report=lambda _: None))
         service.start()
         yield service
     finally:

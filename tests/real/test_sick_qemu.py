@@ -21,9 +21,7 @@ def test_a_killed_qemu_is_a_crash_with_evidence(api: Api, new_vm: NewVm) -> None
     os.kill(vm["pid"], signal.SIGKILL)
     crashed = eventually(
         lambda: (
-            found
-            if (found := api.ok("GET", f"/vms/{vm['id']}"))["status"] == "crashed"
-            else None
+            found if (found := api.ok("GET", f"/vms/{vm['id']}"))["status"] == "crashed" else None
         )
     )
     assert crashed["statusReason"] == "killed by signal 9"
@@ -62,9 +60,7 @@ def test_a_hung_qemu_is_unresponsive_and_comes_back(api: Api, new_vm: NewVm) -> 
         api.ok("POST", f"/vms/{other['id']}/resume")
     back = eventually(
         lambda: (
-            found
-            if (found := api.ok("GET", f"/vms/{vm['id']}"))["status"] == "running"
-            else None
+            found if (found := api.ok("GET", f"/vms/{vm['id']}"))["status"] == "running" else None
         )
     )
     assert (back["pid"], back["statusReason"]) == (vm["pid"], None)

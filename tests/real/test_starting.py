@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,9 +60,7 @@ def test_the_words_of_a_qemu_that_cannot_read_its_disk_reach_the_caller(
     assert api.start(vm["id"])["status"] == "running"
 
 
-def test_only_the_last_run_s_words_are_reported(
-    service: Service, api: Api, new_vm: NewVm
-) -> None:
+def test_only_the_last_run_s_words_are_reported(service: Service, api: Api, new_vm: NewVm) -> None:
     vm = new_vm()
     disk = disk_of(service, vm["id"])
     whole = disk.read_bytes()
@@ -89,17 +88,19 @@ def test_a_port_that_is_taken_is_named(api: Api, new_vm: NewVm) -> None:
 
 
 @pytest.fixture
-def wrapped(request: pytest.FixtureRequest) -> Service:
+def wrapped() -> Iterator[Service]:
     """A service whose QEMU is started through a shell script that a test writes."""
     service = Service()
     script = service.folder / "qemu-system-x86_64"
     service.settings["VOIDVM_QEMU__BINARY"] = str(script)
     # QEMU's user must be able to reach it.
     service.folder.chmod(0o711)
-    write_script(service, "exec /usr/bin/qemu-system-x86_64 \"$@\"")
-    request.addfinalizer(service.close)
-    service.start()
-    return service
+    write_script(service, 'exec /usr/bin/qemu-system-x86_64 "$@"')
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
 
 
 def write_script(service: Service, line: str) -> None:

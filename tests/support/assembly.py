@@ -13,7 +13,7 @@ from pathlib import Path
 
 from voidvm.hypervisor import probe_guest
 
-SOURCE_COLUMN = 26
+SOURCE_COLUMN = 28
 # "  12 0013 0F22C0    mov cr0, eax" in `as -aln`; lines without bytes have no address.
 _CODE = re.compile(r"^\s*(\d+) ([0-9a-f]{4}) ([0-9A-F]+(?: [0-9A-F]+)*)", re.MULTILINE)
 
@@ -42,7 +42,7 @@ def listing_of(source: list[str]) -> str:
     lines = []
     for number, text in enumerate(source):
         address, code = found.get(number, ("", ""))
-        lines.append(f"{address:4} {code:20} {text}".rstrip())
+        lines.append(f"{address:4} {code:22} {text}".rstrip())
     return "\n".join(lines) + "\n"
 
 

@@ -84,9 +84,7 @@ class ConsoleClient:
             try:
                 self._take(max(0.01, end - time.monotonic()))
             except TimeoutError:
-                raise AssertionError(
-                    f"no {what}: {self.output[-500:]!r}, {self.notices}"
-                ) from None
+                raise AssertionError(f"no {what}: {self.output[-500:]!r}, {self.notices}") from None
 
     def _take(self, timeout_s: float) -> None:
         message = self.connection.recv(timeout=timeout_s)

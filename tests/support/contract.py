@@ -105,9 +105,7 @@ class Api:
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         return response.json()["data"]
 
-    def refused(
-        self, method: str, path: str, code: str, body: Json = None, **options: Any
-    ) -> Json:
+    def refused(self, method: str, path: str, code: str, body: Json = None, **options: Any) -> Json:
         """The `error` of an answer that must carry this code."""
         if body is not None:
             options["json"] = body

@@ -28,7 +28,7 @@ STOP_TIMEOUT_S = 30.0
 _LISTENING = re.compile(r"listening on http://([\d.]+):(\d+)")
 
 
-def eventually(look: Callable[[], T], *, timeout_s: float = 10.0) -> T:
+def eventually(look: Callable[[], T | None], *, timeout_s: float = 10.0) -> T:
     """The first true thing that `look` answers; fails with the last one when there is none."""
     deadline = time.monotonic() + timeout_s
     while not (found := look()):

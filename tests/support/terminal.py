@@ -64,7 +64,7 @@ class Terminal:
             assert self.close_code is None, f"closed with {self.close_code}"
         return bytes(self.seen)
 
-    def until_notice(self, kind: str, *, timeout_s: float = 20, **fields: Any) -> dict[str, Any]:
+    def until_notice(self, kind: str, *, timeout_s: float = 20, **fields: object) -> dict[str, Any]:
         """The first text frame of this type with these fields, seen or still to come."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -92,11 +92,11 @@ class Terminal:
             self.receive(timeout_s=left)
         return self.close_code
 
-    def type(self, text: str | bytes) -> None:
-        """Type."""
+    def write(self, text: str | bytes) -> None:
+        """Type on the line."""
         self.socket.send(text.encode() if isinstance(text, str) else text)
 
-    def control(self, **fields: Any) -> None:
+    def control(self, **fields: object) -> None:
         """Send a text frame."""
         self.socket.send(json.dumps(fields))
 

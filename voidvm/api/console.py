@@ -35,7 +35,7 @@ class ConsoleQuery(Value, frozen=True, kw_only=True):
         Annotated[
             str,
             Meta(
-                pattern=r"^(end|\d{1,18})$",
+                pattern=r"^(end|[0-9]{1,18})(?!\n)$",
                 description="Offset from which history is wanted, or 'end'; default: the last 64 "
                 "KiB.",
             ),
@@ -243,7 +243,7 @@ async def _say(socket: Socket, kind: str, **fields: object) -> None:
 async def create_console_ticket(call: Call[TicketRequest, Nothing]) -> Answer:
     """Get a credential for one console connection, for clients that can send no header."""
     ticket = await call.services.consoles.ticket(call.principal, call.path["vm"], call.body.mode)
-    return Answer(data=ticket, status=201)
+    return Answer(data=ticket)
 
 
 @endpoint(

@@ -105,6 +105,9 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
     response = failure(request, error)
     response.headers["x-request-id"] = request.ctx.request_id
+    if isinstance(exception, MethodNotAllowed):
+        # RFC 9110, 15.5.6: a 405 names what is allowed.
+        response.headers.update(exception.headers)
     return response
 
 

@@ -41,7 +41,7 @@ def success(request: Request, endpoint: Endpoint, answer: Answer | RawAnswer) ->
         "timestamp": datetime.now(UTC),
         **answer.beside,
     }
-    status = endpoint.status if answer.status == 200 else answer.status
+    status = answer.status or endpoint.status
     return HTTPResponse(
         _encoder.encode(content), status=status, headers=answer.headers, content_type=JSON
     )

@@ -51,10 +51,13 @@ class Call(Generic[B, Q]):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a handler returns: `data` for the envelope, and what else the response carries."""
+    """What a handler returns: `data` for the envelope, and what else the response carries.
+
+    The status is the endpoint's own unless another is given.
+    """
 
     data: object
-    status: int = 200
+    status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     beside: dict[str, object] = field(default_factory=dict)
 

@@ -234,7 +234,10 @@ class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class 
         Raises `ValidationFailed` when the client's request is no WebSocket handshake.
         """
         offered = [Subprotocol(subprotocol)] if subprotocol else None
-        protocol = ServerProtocol(subprotocols=offered, max_size=MESSAGE_MAX_BYTES)
+        # Open from the start: Sanic has read the request, so what follows are frames.
+        protocol = ServerProtocol(
+            state=State.OPEN, subprotocols=offered, max_size=MESSAGE_MAX_BYTES
+        )
         handshake = self.sanic_request_to_ws_request(request)
         try:
             response = protocol.accept(handshake)
@@ -243,9 +246,8 @@ class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class 
         if response.status_code != 101:
             raise _no_handshake(bytes(response.body or b"").decode(errors="replace").strip())
         response.headers["x-request-id"] = request.ctx.request_id
-        protocol.send_response(response)
         self._socket = Socket(self.transport, protocol)
-        self._socket._flush()  # noqa: SLF001 - the handshake's answer
+        self.transport.write(response.serialize())
         return self._socket
 
     def data_received(self, data: bytes) -> None:

@@ -109,12 +109,12 @@ async def create_vm(call: Call[VmCreate, CreateQuery]) -> Answer:
     """Create a VM, and start it if the body says so."""
     if call.query.dry_run:
         record = await call.services.vms.create(call.principal, call.body, is_dry_run=True)
-        return Answer(data=show(record))
+        return Answer(data=show(record), status=200)
     record = await call.services.vms.create(call.principal, call.body)
     vm = show(record)
     if call.body.start:
         vm = await call.services.lifecycle.start(call.principal, record.id)
-    return Answer(data=vm, status=201, headers={"location": f"/api/v1/vms/{record.id}"})
+    return Answer(data=vm, headers={"location": f"/api/v1/vms/{record.id}"})
 
 
 @endpoint("GET", "/vms/{vm}", access=Permission.VM_READ, returns=Vm, errors=_FIND)

@@ -32,17 +32,19 @@ OsName = Annotated[
     str,
     Meta(min_length=1, max_length=63, description="An entry of GET /images/catalog."),
 ]
-KernelCmdline = Annotated[str, Meta(max_length=2048, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# In Python `$` also stands before a last newline, in JSON Schema it does not: hence (?!\n).
+KernelCmdline = Annotated[str, Meta(max_length=2048, pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
 MacAddress = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}$",
+        pattern=r"^[0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}(?!\n)$",
         description="A unicast address, like 52:54:00:12:34:56.",
     ),
 ]
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 Ipv4Address = Annotated[
     str,
-    Meta(pattern=r"^((25[0-5]|2[0-4]\d|1?\d?\d)(\.(?!$)|$)){4}$", description="An IPv4 address."),
+    Meta(pattern=rf"^{_BYTE}(\.{_BYTE}){{3}}(?!\n)$", description="An IPv4 address."),
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 HostPort = Annotated[

@@ -47,11 +47,13 @@ def _problems(kind: Any, value: object, *, path: str, is_text: bool) -> list[Fie
     for key, field in fields.items():
         place = _join(path, key)
         if key in value:
-            hint = hints[field.name]
-            found += _field_problems(hint, value[key], path=place, is_text=is_text)
-            if key == "name" and isinstance(value[key], str) and value[key]:
-                problem = name_problem(normal_name(value[key]))
+            item = value[key]
+            if key == "name" and isinstance(item, str):
+                # Measured in the form in which it is stored.
+                item = normal_name(item)
+                problem = name_problem(item) if item else None
                 found += [FieldProblem(place, problem)] if problem else []
+            found += _field_problems(hints[field.name], item, path=place, is_text=is_text)
         elif field.required:
             found.append(FieldProblem(place, "is required"))
     return found

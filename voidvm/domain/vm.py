@@ -157,8 +157,8 @@ class Endpoint(Value, frozen=True, kw_only=True):
 class Run(Value, frozen=True, kw_only=True):
     """One run of a VM: from the spawn of its QEMU to its end."""
 
-    pid: int
-    pid_start: Annotated[int, Meta(description="Start time of the process in clock ticks.")]
+    pid: Annotated[int | None, Meta(description="None until QEMU has been spawned.")] = None
+    pid_start: Annotated[int, Meta(description="Start time of the process in clock ticks.")] = 0
     boot_id: str
     accel: Literal["kvm", "tcg"]
     hardware: Hardware

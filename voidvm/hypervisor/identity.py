@@ -22,6 +22,23 @@ class Identity(Struct, frozen=True, kw_only=True):
     groups: tuple[int, ...]
 
 
+def privileges(identity: Identity | None) -> list[str]:
+    """What stands in front of QEMU: setpriv(1), so that it cannot gain rights, as `identity`.
+
+    It costs half a millisecond; `fork` with a user costs three.
+    """
+    command = ["setpriv", "--no-new-privs", "--inh-caps=-all"]
+    if identity is not None:
+        groups = ",".join(str(group) for group in identity.groups)
+        command += [
+            f"--reuid={identity.uid}",
+            f"--regid={identity.gid}",
+            f"--groups={groups}" if groups else "--clear-groups",
+            "--bounding-set=-all",
+        ]
+    return [*command, "--"]
+
+
 def resolve_identity(user: str) -> Identity | None:
     """The identity of `user`, or of the default one for ""; None when the service is not root.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from voidvm.hypervisor import argv
 from voidvm.hypervisor.guest import Guest
-from voidvm.hypervisor.identity import Identity
+from voidvm.hypervisor.identity import Identity, privileges
 from voidvm.hypervisor.process import QemuProcess
 
 STDERR_KEPT_BYTES = 65_536
@@ -56,7 +56,7 @@ class Launcher:
             binary = shutil.which(self._binary)
             if binary is None:
                 raise LaunchFailed(f"{self._binary} is not installed")
-            command = [*self._privileges(), *argv.build(binary, guest, fds)]
+            command = [*privileges(self._identity), *argv.build(binary, guest, fds)]
             try:
                 return subprocess.Popen(
                     command,
@@ -70,21 +70,6 @@ class Launcher:
                 )
             except OSError as error:
                 raise LaunchFailed(f"cannot run {self._binary}: {error.strerror}") from error
-
-    def _privileges(self) -> list[str]:
-        """setpriv(1) in front of QEMU: it costs half a millisecond, `fork` with a user three."""
-        command = [
-            *("setpriv", "--no-new-privs", "--inh-caps=-all"),
-        ]
-        if self._identity is not None:
-            groups = ",".join(str(group) for group in self._identity.groups)
-            command += [
-                f"--reuid={self._identity.uid}",
-                f"--regid={self._identity.gid}",
-                f"--groups={groups}" if groups else "--clear-groups",
-                "--bounding-set=-all",
-            ]
-        return [*command, "--"]
 
     @staticmethod
     def _open(guest: Guest, stack: ExitStack) -> dict[str, int]:

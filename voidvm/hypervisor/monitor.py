@@ -60,7 +60,9 @@ class Monitor:
         self._qmp.events.event_filter = lambda _: False
         self._qmp.register_listener(_Callback(on_event))
         self._on_lost = on_lost
+        self._is_closed = False
         self._watch: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     async def connect(self, path: Path, *, timeout_s: float) -> None:
         """Connect and negotiate. Raises `MonitorLost`, or `MonitorTimeout` without a greeting.
@@ -119,19 +121,25 @@ class Monitor:
 
     async def close(self) -> None:
         """Hang up; QEMU goes on. Never raises."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(self._watch, return_exceptions=True)
+        self._is_closed = True
         await self._disconnect()
+        if self._watch is not None:
+            await asyncio.wait([self._watch])
 
     async def _watch_line(self) -> None:
         while self._qmp.runstate is Runstate.RUNNING:
             await self._qmp.runstate_changed()
         await self._disconnect()
-        self._on_lost()
+        if not self._is_closed:
+            self._on_lost()
 
     async def _disconnect(self) -> None:
+        # Once, and never cut short: half a disconnect leaves errors that nobody collects.
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end_session(), name="monitor-end")
+        await asyncio.shield(self._ending)
+
+    async def _end_session(self) -> None:
         # After `quit` the end of the line arrives as EOFError: normal.
         with suppress(QMPError, OSError, EOFError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):

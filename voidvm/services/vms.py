@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from voidvm.bus import Bus, VmDeleted
 from voidvm.domain.account import Principal
-from voidvm.domain.fields import new_vm_id
+from voidvm.domain.fields import new_vm_id, normal_name
 from voidvm.domain.image import Image
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.views import show
@@ -77,7 +77,7 @@ class Vms:
 
     async def find(self, principal: Principal, ref: str) -> VmRecord:
         """The caller's VM of that id or name. Raises `VmNotFound`, also for somebody else's."""
-        record = await self._store.find(ref, principal=principal)
+        record = await self._store.find(normal_name(ref), principal=principal)
         if record is None:
             raise VmNotFound(vm=ref)
         return self.fresh(record)
@@ -111,7 +111,7 @@ class Vms:
             owner_id=None if principal.role == "admin" else principal.user_id,
             status=status,
             owner=owner,
-            q=q,
+            q=None if q is None else normal_name(q),
             tag=tag,
             page=page,
             limit=limit,
@@ -359,8 +359,7 @@ def _settle(draft: Path, final: Path) -> None:
     for path in (*draft.rglob("*"), draft):
         fd = os.open(path, os.O_RDONLY)
         try:
-            if path.is_file():
-                path.chmod(0o600)
+            path.chmod(0o700 if path.is_dir() else 0o600)
             os.fsync(fd)
         finally:
             os.close(fd)

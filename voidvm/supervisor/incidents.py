@@ -19,7 +19,7 @@ KEPT = 20
 
 def new_id(at: datetime) -> str:
     """An id that sorts by time."""
-    return f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    return f"{at:%Y%m%dT%H%M%S%f}-{secrets.token_hex(3)}"
 
 
 def write(folder: Path, incident: Incident) -> None:

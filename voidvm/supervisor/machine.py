@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
 from voidvm.domain.vm import Endpoint, Hardware, Run
 from voidvm.errors import (
@@ -118,8 +120,17 @@ class Machine:
         """
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
+        self.state.run = Run(
+            boot_id=boot_id(),
+            accel=guest.accel,
+            hardware=hardware,
+            endpoints=endpoints,
+            console_start=self._hold.console.end,
+        )
         self.state.set(VmStatus.STARTING)
         try:
+            # On record before the spawn: whenever the service dies, the next one knows this QEMU.
+            await self.state.recorded()
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:
             self.state.set(VmStatus.ERROR, "did not start")
@@ -127,28 +138,27 @@ class Machine:
         except asyncio.CancelledError:
             self.state.set(VmStatus.STOPPED, "host-request")
             raise
-        self.state.run = Run(
-            pid=process.pid,
-            pid_start=process.ticks,
-            boot_id=boot_id(),
-            accel=guest.accel,
-            hardware=hardware,
-            endpoints=endpoints,
-            console_start=self._hold.console.end,
-        )
+        self._note_process(process)
         self._hold.watch(process)
         try:
             await self._hold.connect(timeout_s=GREETING_S)
             await self._hold.command("cont")
             await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
-        except asyncio.CancelledError:
-            self._hold.expected_end = "host-request"
-            await self._hold.end(at_once=True)
-            raise
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
             said = await self._end_failed_start(process)
             raise VmStartFailed(said or str(error), vm=self.state.label) from error
+        except BaseException:
+            # A forced stop, or a bug: in neither case may a half-started QEMU stay.
+            self._hold.expected_end = "host-request"
+            await self._hold.end(at_once=True)
+            raise
         await self.state.recorded()
+
+    def _note_process(self, process: QemuProcess) -> None:
+        if self.state.run is not None:
+            self.state.run = msgspec.structs.replace(
+                self.state.run, pid=process.pid, pid_start=process.ticks
+            )
 
     async def _end_failed_start(self, process: QemuProcess) -> str:
         if await process.wait(timeout_s=LAST_WORDS_S) is None:
@@ -264,6 +274,7 @@ class Machine:
         run = self.state.run
         ticks = run.pid_start if run and run.pid == pid and run.boot_id == boot_id() else None
         process = QemuProcess.adopt(pid, vm_id=self.vm_id, ticks=ticks)
+        self._note_process(process)
         if self.status not in WITH_PROCESS:
             self.state.set(VmStatus.STARTING)
         self._hold.watch(process)

@@ -1,0 +1,89 @@
+"""The description of the API: valid, complete, and there without a credential."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tests.support.contract import Api
+from voidvm import __version__, errors
+from voidvm.api.routing import ENDPOINTS, Access, Endpoint
+from voidvm.domain.states import VmStatus
+
+
+def shown(endpoint: Endpoint) -> str:
+    return f"{endpoint.method} {endpoint.path}"
+
+
+def test_the_document_is_valid(anybody: Api) -> None:
+    document = anybody.call("GET", "//docs/openapi.json").json()
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["info"]["version"] == __version__
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=shown)
+def test_every_endpoint_is_in_the_document(anybody: Api, endpoint: Endpoint) -> None:
+    paths = anybody.contract.document["paths"]
+    path = endpoint.path if endpoint.path in paths else f"/api/v1{endpoint.path}"
+    operation = paths[path][endpoint.method.lower()]
+    assert operation["operationId"] == endpoint.name
+    assert operation["summary"]
+    assert operation["responses"]
+    assert ("security" in operation) is (endpoint.access is not Access.PUBLIC)
+    if endpoint.access is not Access.PUBLIC:
+        assert "401" in operation["responses"]
+    named = {item["name"] for item in operation.get("parameters", ()) if item["in"] == "path"}
+    assert named == set(endpoint.parameters)
+
+
+def test_the_document_has_nothing_that_is_not_served(anybody: Api) -> None:
+    described = {
+        (method.upper(), path.removeprefix("/api/v1"))
+        for path, operations in anybody.contract.document["paths"].items()
+        for method in operations
+    }
+    assert described == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
+
+
+def test_limits_of_fields_are_in_the_document(anybody: Api) -> None:
+    schemas = anybody.contract.document["components"]["schemas"]
+    fields = schemas["VmCreate"]["properties"]
+    assert fields["cpu"]["minimum"] == 1
+    assert fields["memory"]["default"] == 1024
+    assert schemas["VmCreate"]["required"] == ["name"]
+    assert schemas["VmStatus"]["enum"] == sorted(VmStatus)
+
+
+def test_codes_of_errors_are_in_the_document(anybody: Api) -> None:
+    text = json.dumps(anybody.contract.document)
+    # Those that need what comes later.
+    later = {"IMAGE_IN_USE", "NOT_FOUND", "METHOD_NOT_ALLOWED"}
+    codes = {kind.code for kind in errors.registry()} - later
+    assert {code for code in codes if f"`{code}`" not in text} == set()
+
+
+def test_the_page_loads_only_what_is_here(anybody: Api) -> None:
+    page = anybody.call("GET", "//docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(addresses) == 4
+    for address in addresses:
+        assert address.startswith("/docs/assets/")
+        assert anybody.call("GET", f"/{address}").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["../docs.py", "..%2f..%2fdocs.py", "index.html", "%00"])
+def test_other_files_are_not_served(anybody: Api, name: str) -> None:
+    assert anybody.call("GET", f"//docs/assets/{name}").status_code == 404
+
+
+def test_health_needs_no_credential(anybody: Api) -> None:
+    answer = anybody.call("GET", "//health").json()
+    assert answer["status"] == answer["data"]["status"] == "ok"
+    assert answer["data"]["version"] == __version__
+    assert answer["data"]["uptime"] >= 0
+    assert answer["data"].keys() == {"status", "version", "uptime"}

@@ -1,0 +1,105 @@
+"""Every way in which the guest can be booted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.contract import Api, Json
+from tests.support.guests import boot, command_line, send, shell, wait_for
+from tests.support.service import Service
+
+pytestmark = pytest.mark.guest
+
+DIRECT = {
+    "image": "tiny-vmlinuz",
+    "initrd": "tiny-initramfs",
+    "cmdline": "console=ttyS0 quiet panic=-1",
+}
+# What would end the option, add another or run a command, were it ever parsed.
+HOSTILE = 'a,b=c file=/etc/passwd,if=none "x y" $(id) `id` ; -device foo \\ 😀 \'q'
+
+
+@pytest.fixture
+def make(api: Api) -> Iterator[object]:
+    made: list[str] = []
+
+    def create(name: str, **wanted: Json) -> Json:
+        made.append(name)
+        return api.create(name, **wanted)
+
+    yield create
+    for name in made:
+        api.remove(name)
+
+
+def power_off(api: Api, name: str) -> None:
+    send(api, name, "poweroff -f\n")
+    assert wait_for(api, name, "stopped")["statusReason"] == "guest-shutdown"
+
+
+def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: object) -> None:
+    assert callable(make)
+    make("pc", machine="pc", iso="tiny-iso")
+    boot(api, "pc")
+    sizes = shell(api, "pc", "cat /sys/block/vda/size; grep -c processor /proc/cpuinfo")
+    assert sizes.split() == [str(1024**3 // 512), "1"]
+    shell(api, "pc", "while [ ! -b /dev/sr0 ]; do sleep 0.1; done")
+    assert shell(api, "pc", "head -c 19 /dev/sr0") == "written on the disc"
+    assert shell(api, "pc", "cat /sys/block/sr0/ro /sys/block/sr0/size").split()[1] == "256"
+    power_off(api, "pc")
+
+
+def test_uefi_boots_from_disk(api: Api, service: Service, make: object) -> None:
+    assert callable(make)
+    vm = make("uefi", firmware="uefi")
+    boot(api, "uefi")
+    assert shell(api, "uefi", "ls /sys/firmware/efi >/dev/null 2>&1; echo $?") == "0"
+    assert (service.data / "vms" / vm["id"] / "uefi-variables.fd").exists()
+    assert api.stop("uefi", force=False, timeout=30)["statusReason"] == "host-request"
+
+
+def test_a_kernel_gets_a_hostile_command_line_word_for_word(api: Api, make: object) -> None:
+    assert callable(make)
+    make("direct", kernel={**DIRECT, "cmdline": f"{DIRECT['cmdline']} -- {HOSTILE}"})
+    started = api.start("direct")
+    arguments = command_line(started["pid"])
+    assert arguments[arguments.index("-append") + 1] == f"{DIRECT['cmdline']} -- {HOSTILE}"
+    assert sum(HOSTILE in argument for argument in arguments) == 1
+    wait_for(api, "direct", "console:/tiny:~# /", timeout_s=60)
+    assert HOSTILE in shell(api, "direct", "cat /proc/cmdline")
+    assert shell(api, "direct", "head -c 3 /dev/vda | wc -c") == "3"
+    power_off(api, "direct")
+
+
+@pytest.mark.parametrize("cmdline", ["a\nb", "a\0b", "x" * 2049, "\x1b[2J"])
+def test_a_kernel_command_line_with_control_characters_is_refused(
+    api: Api, cmdline: str
+) -> None:
+    body = {"name": "no", "kernel": {**DIRECT, "cmdline": cmdline}}
+    error = api.refused("POST", "/vms", "VALIDATION_ERROR", body)
+    assert [problem["field"] for problem in error["errors"]] == ["kernel.cmdline"]
+
+
+def test_a_pc_boots_a_kernel_directly(api: Api, make: object) -> None:
+    assert callable(make)
+    make("pc-direct", machine="pc", kernel=DIRECT)
+    boot(api, "pc-direct")
+    power_off(api, "pc-direct")
+
+
+def test_a_microvm_boots_a_kernel_directly_with_disk_and_network(
+    api: Api, make: object
+) -> None:
+    assert callable(make)
+    make(
+        "micro",
+        machine="microvm",
+        kernel=DIRECT,
+        networks=[{"forwards": [{"guestPort": 80}]}],
+    )
+    boot(api, "micro")
+    assert shell(api, "micro", "cat /sys/block/vda/size") == str(1024**3 // 512)
+    wait_for(api, "micro", "tcp:80", timeout_s=20)
+    assert api.stop("micro", force=False, timeout=10)["status"] == "stopped"
