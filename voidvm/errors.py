@@ -129,7 +129,8 @@ class QuotaExceeded(VoidVMError):
     """The user's plan does not allow more; `details` has the figures."""
 
     code, status = "QUOTA_EXCEEDED", 403
-    en, zh = "The plan's limit of {limit} {what} would be passed.", "将超出套餐限额：{what} 上限为 {limit}。"
+    en = "The plan's limit of {limit} {what} would be passed."
+    zh = "将超出套餐限额：{what} 上限为 {limit}。"
     hint = "GET /api/v1/auth/me shows quota and usage; delete or shrink something, or ask an admin."
 
 
@@ -236,7 +237,8 @@ class IdempotencyConflict(VoidVMError):
     """The idempotency key was used for another request."""
 
     code, status = "IDEMPOTENCY_CONFLICT", 409
-    en, zh = "This Idempotency-Key was used for another request.", "该 Idempotency-Key 已用于其他请求。"
+    en = "This Idempotency-Key was used for another request."
+    zh = "该 Idempotency-Key 已用于其他请求。"
     hint = "Use a new key for a new request."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from voidvm.domain.permission import ROLE_PERMISSIONS, Permission, Role, shown
+from voidvm.domain.permission import ROLE_PERMISSIONS, Grant, Permission, Role, shown
 from voidvm.domain.quota import Quota, Usage
 from voidvm.domain.vm import Value
 
@@ -48,6 +48,7 @@ class User(Value, frozen=True, kw_only=True):
     must_change_password: bool
     last_login: datetime | None
     created_at: datetime
+    updated_at: datetime
 
 
 class Me(User, frozen=True, kw_only=True):
@@ -94,6 +95,7 @@ class UserRecord(Struct, frozen=True, kw_only=True):
             must_change_password=self.must_change_password,
             last_login=self.last_login,
             created_at=self.created_at,
+            updated_at=self.updated_at,
         )
 
 
@@ -105,7 +107,7 @@ class UserCreate(Value, frozen=True, kw_only=True):
     email: Email | None = None
     role: Role = "user"
     permissions: Annotated[
-        list[Permission | Literal["*"]] | None,
+        list[Grant] | None,
         Meta(description="Fewer than the role has; null or ['*']: all of them."),
     ] = None
     plan: PlanName = "free"
@@ -118,9 +120,9 @@ class UserPatch(Value, frozen=True, kw_only=True):
 
     username: Username | UnsetType = UNSET
     password: Password | UnsetType = UNSET
-    email: Email | None | UnsetType = UNSET
+    email: Email | UnsetType | None = UNSET
     role: Role | UnsetType = UNSET
-    permissions: list[Permission | Literal["*"]] | None | UnsetType = UNSET
+    permissions: list[Grant] | UnsetType | None = UNSET
     plan: PlanName | UnsetType = UNSET
     status: UserStatus | UnsetType = UNSET
     must_change_password: bool | UnsetType = UNSET
@@ -136,8 +138,8 @@ class NewPassword(Value, frozen=True, kw_only=True):
 class MePatch(Value, frozen=True, kw_only=True):
     """What the caller may change of itself; a new password ends its other sessions."""
 
-    email: Email | None | UnsetType = UNSET
-    language: Language | None | UnsetType = UNSET
+    email: Email | UnsetType | None = UNSET
+    language: Language | UnsetType | None = UNSET
     password: NewPassword | UnsetType = UNSET
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta
 
 from voidvm.domain.vm import Value
 
@@ -53,6 +55,14 @@ ROLE_DESCRIPTIONS: Final[dict[Role, str]] = {
     "user": "Own VMs and images only.",
 }
 ALL: Final = "*"
+# What a list of permissions in a body may hold.
+Grant = Annotated[
+    str,
+    Meta(
+        pattern="^(" + "|".join([r"\*", *Permission]) + ")$",
+        description="A name of GET /permissions, or * for all.",
+    ),
+]
 
 
 class PermissionInfo(Value, frozen=True, kw_only=True):

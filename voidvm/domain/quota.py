@@ -54,7 +54,7 @@ class Excess(Value, frozen=True, kw_only=True):
     limit: int
 
 
-_PAIRS: Final = (("vms", "max_vms"), ("cpu", "max_cpu"), ("memory", "max_memory"), ("disk", "max_disk"))
+_PAIRS: Final = tuple((name, f"max_{name}") for name in ("vms", "cpu", "memory", "disk"))
 
 
 def usage_of(record: VmRecord) -> Usage:

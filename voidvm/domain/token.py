@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from voidvm.domain.permission import Permission
+from voidvm.domain.permission import Grant, Permission
 from voidvm.domain.vm import Value
 
 TokenName = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -35,12 +35,12 @@ class ApiTokenCreate(Value, frozen=True, kw_only=True):
 
     name: TokenName
     permissions: Annotated[
-        list[Permission | Literal["*"]] | None,
+        list[Grant] | None,
         Meta(description="No more than the caller's; null or ['*']: all of them."),
     ] = None
-    expires_at: Annotated[
-        datetime | None, Meta(tz=True, description="When it ends; null: never.")
-    ] = None
+    expires_at: (
+        Annotated[datetime, Meta(tz=True, description="When it ends; null: never.")] | None
+    ) = None
 
 
 class ApiTokenRecord(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from voidvm.errors import Unauthorized
 AUDIENCE: Final = "voidvm"
 ACCESS: Final = "access"
 KEY_BYTES: Final = 32
-API_TOKEN_PREFIX: Final = "vvm_"
+API_TOKEN_PREFIX: Final = "vvm_"  # noqa: S105 - only its beginning
 _REQUIRED = ["exp", "iat", "jti", "aud", "typ", "sub", "sid"]
 
 

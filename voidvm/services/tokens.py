@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from voidvm.bus import Bus, SessionEnded
 from voidvm.domain.account import Principal
+from voidvm.domain.etag import Precondition
 from voidvm.domain.permission import ALL, Permission, shown
 from voidvm.domain.token import ApiToken, ApiTokenCreate, ApiTokenRecord, NewApiToken
 from voidvm.errors import FieldProblem, Forbidden, TokenNotFound, ValidationFailed
@@ -21,7 +22,7 @@ class Tokens:
         self._tokens = tokens
         self._bus = bus
 
-    async def list(self, principal: Principal) -> list[ApiToken]:
+    async def of_caller(self, principal: Principal) -> list[ApiToken]:
         """The caller's tokens, oldest first."""
         records = await self._tokens.of_user(principal.user_id)
         return [_show(record, principal) for record in records]
@@ -55,10 +56,15 @@ class Tokens:
             **{name: getattr(seen, name) for name in ApiToken.__struct_fields__}, token=token
         )
 
-    async def revoke(self, principal: Principal, token_id: str) -> None:
-        """End a token at once, its sockets too. Raises `TokenNotFound`."""
+    async def revoke(
+        self, principal: Principal, token_id: str, *, precondition: Precondition
+    ) -> None:
+        """End a token at once, its sockets too. Raises `TokenNotFound`, `PreconditionFailed`."""
         if token_id != principal.session_id:
             _require_unrestricted(principal)
+        record = await self._tokens.get(token_id)
+        if record is not None and record.user_id == principal.user_id:
+            precondition.check(record.id, record.created_at)
         if not await self._tokens.delete(token_id, user_id=principal.user_id):
             raise TokenNotFound(token=token_id)
         self._bus.publish(SessionEnded(session_id=token_id))

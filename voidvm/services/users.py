@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,10 +19,11 @@ from voidvm.domain.account import (
     UserStatus,
 )
 from voidvm.domain.etag import Precondition
-from voidvm.domain.permission import ALL, ROLE_PERMISSIONS, Permission, Role, shown
+from voidvm.domain.permission import ALL, ROLE_PERMISSIONS, Grant, Permission, Role, shown
 from voidvm.domain.quota import Plans
 from voidvm.errors import (
     FieldProblem,
+    Forbidden,
     InvalidCredentials,
     PasswordChangeRequired,
     Unauthorized,
@@ -33,24 +33,18 @@ from voidvm.errors import (
 from voidvm.security.passwords import Passwords
 from voidvm.services.accounts import new_user_id
 from voidvm.store.users import UserStore
-from voidvm.supervisor.fleet import Fleet
 
 # A change of one of these takes effect at once, on open sockets too.
-_ACCESS = frozenset(
-    {"password_hash", "role", "permissions", "status", "must_change_password"}
-)
+_ACCESS = frozenset({"password_hash", "role", "permissions", "status", "must_change_password"})
 
 
 class Users:
     """The use cases around users."""
 
-    def __init__(
-        self, users: UserStore, *, passwords: Passwords, plans: Plans, fleet: Fleet, bus: Bus
-    ) -> None:
+    def __init__(self, users: UserStore, *, passwords: Passwords, plans: Plans, bus: Bus) -> None:
         self._users = users
         self._passwords = passwords
         self._plans = plans
-        self._fleet = fleet
         self._bus = bus
 
     async def page(
@@ -157,8 +151,11 @@ class Users:
     ) -> Me:
         """Change what everybody may change of itself; a new password ends the other sessions.
 
-        Raises `InvalidCredentials` when the current password is wrong.
+        Raises `InvalidCredentials` when the current password is wrong, and `Forbidden` for an API
+        token that carries less than its user may.
         """
+        if principal.is_restricted:
+            raise Forbidden("this API token may less than its user", permission=ALL)
         user = await self._self(principal)
         changes: dict[str, object] = {}
         if patch.email is not UNSET:
@@ -179,11 +176,6 @@ class Users:
             raise PasswordChangeRequired
         await self._change(user, changes, precondition=precondition, but=principal.session_id)
         return await self.me(principal)
-
-    async def version(self, principal: Principal) -> tuple[str, datetime]:
-        """The caller's id and the moment of its last change, for its ETag."""
-        user = await self._self(principal)
-        return user.id, user.updated_at
 
     async def _change(
         self,
@@ -226,7 +218,7 @@ class Users:
 
 
 def _permissions(
-    wanted: list[Permission | Literal["*"]] | None | UnsetType, *, role: Role
+    wanted: list[Grant] | UnsetType | None, *, role: Role
 ) -> frozenset[Permission] | None:
     if wanted is None or isinstance(wanted, UnsetType) or ALL in wanted:
         return None

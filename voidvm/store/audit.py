@@ -66,7 +66,7 @@ class AuditStore:
         page: int,
         limit: int,
     ) -> tuple[list[AuditEntry], int]:
-        """One page, newest first, and the number of all that fit; `user_id` narrows to one's own."""
+        """One page, newest first, and the number of all that fit; `user_id`: only that user's."""
         where = (
             " WHERE (?1 IS NULL OR user_id = ?1) AND (?2 IS NULL OR level = ?2)"
             " AND (?3 IS NULL OR at >= ?3) AND (?4 IS NULL OR at <= ?4)"

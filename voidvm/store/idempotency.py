@@ -6,27 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
+from voidvm.domain.idempotency import Remembered, StoredAnswer
 from voidvm.store.database import Database, Transaction
 from voidvm.store.values import stamp
 
 KEPT: Final = timedelta(hours=24)
-
-
-class StoredAnswer(Struct, frozen=True, kw_only=True):
-    """An answer as it went out."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Remembered(Struct, frozen=True, kw_only=True):
-    """What is known of a key; `answer` None: it held a secret, which is not kept."""
-
-    request_hash: str
-    answer: StoredAnswer | None
 
 
 _encode = msgspec.json.Encoder().encode

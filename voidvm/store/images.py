@@ -87,6 +87,15 @@ class ImageStore:
         counted = await self._database.read(f"SELECT count(*) FROM images{where}", filters)
         return [_image(row) for row in rows], int(counted[0][0])
 
+    async def used_by(self, image_id: str) -> list[str]:
+        """The ids of the VMs whose disks lie over an image."""
+        rows = await self._database.read(
+            "SELECT DISTINCT v.id FROM vms v, json_each(v.body, '$.disks') d"
+            " WHERE json_extract(d.value, '$.image') = ?",
+            (image_id,),
+        )
+        return [row["id"] for row in rows]
+
     async def delete(self, image_id: str) -> None:
         """Forget an image."""
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from voidvm.domain.account import Role, UserRecord, UserStatus
+from voidvm.domain.account import UserRecord, UserStatus
+from voidvm.domain.permission import Role
 from voidvm.domain.quota import Plans, Usage
 from voidvm.errors import LastAdmin, NameTaken, UserNotFound, UserOwnsObjects
 from voidvm.store.database import Database, Row, Transaction
@@ -68,9 +69,7 @@ class UserStore:
             f"SELECT * FROM users{where} ORDER BY created_at, id LIMIT ?3 OFFSET ?4",
             (role, status, limit, (page - 1) * limit),
         )
-        counted = await self._database.read(
-            f"SELECT count(*) FROM users{where}", (role, status)
-        )
+        counted = await self._database.read(f"SELECT count(*) FROM users{where}", (role, status))
         return [_user(row) for row in rows], int(counted[0][0])
 
     async def change(

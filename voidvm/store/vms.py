@@ -19,6 +19,7 @@ from voidvm.store.quota import check_change
 from voidvm.store.records import SELECT_VM, vm_body, vm_record, vm_run
 from voidvm.store.values import like, stamp
 
+
 class VmStore:
     """VMs on disk; status and run are what the supervisor saw last."""
 
@@ -51,6 +52,14 @@ class VmStore:
             except sqlite3.IntegrityError as error:
                 raise NameTaken(name=record.name) from error
             await _set_tags(transaction, record)
+
+        await self._database.write(work)
+
+    async def check_quota(self, record: VmRecord) -> None:
+        """Raise `QuotaExceeded` when a VM could not be added; `insert` has the last word."""
+
+        async def work(transaction: Transaction) -> None:
+            await check_change(transaction, self._plans, before=None, after=record)
 
         await self._database.write(work)
 
@@ -159,15 +168,6 @@ class VmStore:
     async def delete(self, vm_id: str) -> None:
         """Forget a VM."""
         await self._update("DELETE FROM vms WHERE id = ?", (vm_id,))
-
-    async def uses_image(self, image_id: str) -> list[str]:
-        """The ids of the VMs whose disks lie over an image."""
-        rows = await self._database.read(
-            "SELECT DISTINCT v.id FROM vms v, json_each(v.body, '$.disks') d"
-            " WHERE json_extract(d.value, '$.image') = ?",
-            (image_id,),
-        )
-        return [row["id"] for row in rows]
 
     async def _update(self, sql: str, parameters: tuple[object, ...]) -> None:
         async def work(transaction: Transaction) -> None:
