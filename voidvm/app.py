@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from voidvm import logs
-from voidvm.api.clients import networks
+from voidvm.api.clients import networks, origins
 from voidvm.api.gate import Gate
 from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.server import create_app
@@ -132,12 +132,33 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def gate_of(settings: Settings, parts: Parts) -> Gate:
+    """What every request passes, as configured."""
+    return Gate(
+        services=parts.services,
+        bus=parts.bus,
+        proxies=networks(settings.server.trusted_proxies),
+        requests=RequestLimit(settings.limits.requests_per_minute),
+        sockets=SocketPlaces(settings.limits.websockets_per_user),
+        origins=origins(settings.server.allowed_origins),
+    )
+
+
+def _check_server(settings: Settings) -> None:
+    """Raise `StartRefused` for addresses and origins that nothing could ever fit."""
+    for key, check, texts in (
+        ("trusted_proxies", networks, settings.server.trusted_proxies),
+        ("allowed_origins", origins, settings.server.allowed_origins),
+    ):
+        try:
+            check(texts)
+        except ValueError as error:
+            raise StartRefused(f"[server] {key}: {error}") from error
+
+
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
-    try:
-        proxies = networks(settings.server.trusted_proxies)
-    except ValueError as error:
-        raise StartRefused(f"[server] trusted_proxies: {error}") from error
+    _check_server(settings)
     async with running(settings) as parts:
         fleet = parts.fleet
         try:
@@ -146,17 +167,7 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
             raise StartRefused(
                 f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}"
             ) from error
-        app = create_app(
-            Gate(
-                services=parts.services,
-                bus=parts.bus,
-                proxies=proxies,
-                requests=RequestLimit(settings.limits.requests_per_minute),
-                sockets=SocketPlaces(settings.limits.websockets_per_user),
-                origins=frozenset(settings.server.allowed_origins),
-            ),
-            body_bytes=settings.limits.body_bytes,
-        )
+        app = create_app(gate_of(settings, parts), body_bytes=settings.limits.body_bytes)
         async with served(app, listener):
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))

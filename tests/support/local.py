@@ -26,6 +26,7 @@ from tests.support.service import PASSWORD
 from voidvm import app, config
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
+from voidvm.assembly import Parts
 from voidvm.bus import News, SessionEnded, VmStatusChanged
 from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.services import Services
@@ -73,8 +74,7 @@ class LocalService:
         self.url = ""
         self.news: list[News] = []
         self.errors = _Errors()
-        self._services: Services | None = None
-        self._fleet: Fleet | None = None
+        self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -135,15 +135,11 @@ class LocalService:
         self._stop = asyncio.Event()
         settings = self.settings
         # As `app.serve_until`, with the parts at hand.
-        async with app.running(settings) as (self._services, self._fleet):
-            self._services.consoles.bus.subscribe(self.news.append)
+        async with app.running(settings) as self._parts:
+            self._parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
-            sanic = create_app(
-                self._services,
-                origins=settings.server.allowed_origins,
-                proxies=settings.server.trusted_proxies,
-                body_bytes=settings.limits.body_bytes,
-            )
+            gate = app.gate_of(settings, self._parts)
+            sanic = create_app(gate, body_bytes=settings.limits.body_bytes)
             async with served(sanic, listener):
                 self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
                 is_up.set()
@@ -181,14 +177,14 @@ class LocalService:
     @property
     def services(self) -> Services:
         """The use cases."""
-        assert self._services is not None
-        return self._services
+        assert self._parts is not None
+        return self._parts.services
 
     @property
     def fleet(self) -> Fleet:
         """The machines."""
-        assert self._fleet is not None
-        return self._fleet
+        assert self._parts is not None
+        return self._parts.fleet
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine on the service's loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from sanic import Request
 
@@ -21,6 +22,17 @@ NOBODY = Principal(user_id="", username="", role="user", session_id="", permissi
 def networks(texts: Sequence[str]) -> Networks:
     """The addresses and networks of the proxies that are trusted. Raises `ValueError`."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+def origins(texts: Sequence[str]) -> frozenset[str]:
+    """The origins whose pages may call, as browsers write them. Raises `ValueError`."""
+    found = set()
+    for text in texts:
+        parts = urlsplit(text.lower().rstrip("/"))
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
+            raise ValueError(f"'{text}' is no origin such as https://vms.example.org:8443")
+        found.add(f"{parts.scheme}://{parts.netloc}")
+    return frozenset(found)
 
 
 def address_of(request: Request, proxies: Networks) -> str:
