@@ -21,10 +21,8 @@ show_help() {
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
     else
-        fail "this needs root, and there is no sudo: $*"
+        sudo "$@"
     fi
 }
 
@@ -57,6 +55,9 @@ install_packages() { # LINES
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null ||
         fail "not installed: ${missing[*]}; install what your distribution calls them"
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        fail "not installed: ${missing[*]}; as root: apt-get install ${missing[*]}"
+    fi
     say "installing from the distribution: ${missing[*]}"
     # A list that is too old names files that are gone; a fresh machine has no list at all.
     apt_install "${missing[@]}" 2>/dev/null || { apt_update && apt_install "${missing[@]}"; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from tests.support.contract import Api
 from tests.support.service import Service
 
 GUEST_FILES = ("vmlinuz", "initramfs.gz", "tiny.qcow2")
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl-C does: services and guests are ended on the way."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def _default_run_dir() -> str:
     if os.geteuid() == 0:
         return "/run/voidvm"
     base = os.environ.get("XDG_RUNTIME_DIR")
-    return str(Path(base) / "voidvm") if base else f"/tmp/voidvm-{os.geteuid()}"  # noqa: S108
+    return str(Path(base) / "voidvm") if base else f"/tmp/voidvm-{os.geteuid()}"  # noqa: S108 - 0700
 
 
 class Server(Section, frozen=True, kw_only=True):

@@ -10,7 +10,6 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from benchlib.service import Failed, Json, Service
 from voidvm.hypervisor import argv
@@ -35,14 +34,17 @@ def twin(service: Service, vm: Mapping[str, Json], *, uuid: str, folder: Path) -
         machine=vm["machine"],
         accel=vm["accelInUse"],
         disks=(DiskFile(node=disk["id"], files=(own, *base), bootindex=1),),
-        nics=tuple(
-            Nic(model=card["model"], mac=card["mac"], forwards=(), is_isolated=False, bootindex=None)
-            for card in vm["networks"]
-        ),
+        nics=tuple(_nic(card) for card in vm["networks"]),
         monitor_socket=folder / "qmp",
         agent_socket=folder / "agent",
         console_log=folder / "console.log",
         stderr_log=folder / "qemu.log",
+    )
+
+
+def _nic(card: Mapping[str, Json]) -> Nic:
+    return Nic(
+        model=card["model"], mac=card["mac"], forwards=(), is_isolated=False, bootindex=None
     )
 
 
@@ -118,13 +120,13 @@ class Bare:
         if self._monitor is not None:
             self._monitor.sendall(json.dumps({"execute": command}).encode())
 
-    def _until(self, key: str) -> Any:
+    def _until(self, key: str) -> Mapping[str, Json]:
         """The next message that has this key."""
         while self._monitor is not None:
             line, found, rest = self._pending.partition(b"\n")
             if found:
                 self._pending = rest
-                message = json.loads(line)
+                message: Mapping[str, Json] = json.loads(line)
                 if key in message:
                     return message
                 continue

@@ -62,7 +62,8 @@ def at_least(value: float) -> Target:
 
 def samples(what: str, values: Sequence[float], unit: str) -> Samples:
     """The summary of some values."""
-    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    # One value has no quartiles of its own.
+    low, _, high = quantiles([*values] * 2, n=4, method="inclusive")
     return Samples(
         what=what,
         unit=unit,

@@ -214,6 +214,14 @@ class Console:
         opcode, payload = frame
         return payload if opcode == 2 else b""
 
+    def take(self) -> int:
+        """Receive what waits; the number of bytes of output in the frames that are whole now."""
+        self._pending += self._receive()
+        size = 0
+        while (frame := self._frame()) is not None:
+            size += len(frame[1]) if frame[0] == 2 else 0
+        return size
+
     def drain(self, quiet_s: float) -> int:
         """Read until nothing comes for so long; the number of bytes of output."""
         size = 0

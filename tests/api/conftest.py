@@ -12,7 +12,9 @@ import pytest
 from tests.fakes.qemu import FakeHost, FakeQemu
 from tests.support.contract import Api
 from tests.support.local import LocalService
+from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.recipes import add_image
+from voidvm.supervisor import attachment, machine, shutdown
 
 _numbers = itertools.count(1)
 
@@ -74,6 +76,19 @@ def anybody(local: LocalService) -> Api:
 def name() -> str:
     """A name that no other test has."""
     return f"vm{next(_numbers)}"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake answers at once or never, so patience with it is short."""
+    execute = Monitor.execute
+    monkeypatch.setattr(execute, "__kwdefaults__", {"timeout_s": 0.4})
+    monkeypatch.setattr(attachment, "RECOVER_EVERY_S", 0.1)
+    monkeypatch.setattr(attachment, "REATTACH_S", 0.5)
+    monkeypatch.setattr(shutdown, "QUIT_S", 0.4)
+    monkeypatch.setattr(shutdown, "TERM_S", 0.2)
+    monkeypatch.setattr(machine, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(machine, "PRESS_AGAIN_S", 0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -98,7 +98,9 @@ class FakeQemu:
         self._monitor = FakeMonitor(monitor, self._execute, self._awake)
         self._agent_socket = agent
         self._servers: list[asyncio.Server] = []
-        self._sources: dict[int, int] = {}
+        self._writers: set[asyncio.StreamWriter] = set()
+        # By descriptor: the forward's port on the host, and where it leads.
+        self._forwarded: dict[int, tuple[int, int]] = {}
         self.serial = FakeSerial(log_fd, on_input=self._on_input)
         self.serial.be_deaf(is_deaf=behaviour.is_deaf)
 
@@ -112,7 +114,7 @@ class FakeQemu:
                 if forward.protocol == "tcp":
                     self._servers.append(
                         await asyncio.start_server(
-                            self._accept_for(forward.guest_port),
+                            self._accept_for(forward.host_port, forward.guest_port),
                             forward.host_address,
                             forward.host_port,
                         )
@@ -184,6 +186,8 @@ class FakeQemu:
         for server in self._servers:
             server.close()
         self._agent_socket.close()
+        for writer in self._writers:
+            writer.transport.abort()
         for process in self._holds:
             process.exited.set_result(self.outcome)
 
@@ -260,9 +264,9 @@ class FakeQemu:
     def _do_human_monitor_command(self, *, command_line: str) -> str:
         assert command_line == "info usernet"
         lines = ["Hub -1 (net0):", "  Protocol[State]    FD  Source Address  Port   Dest. Address"]
-        for source, guest_port in self._sources.items():
+        for fd, (host_port, guest_port) in self._forwarded.items():
             state = "ESTABLISHED" if guest_port in self.behaviour.listens_on else "SYN_SENT"
-            lines.append(f"  TCP[{state}]   21 10.0.2.2 {source} 10.0.2.15 {guest_port} 0 0")
+            lines.append(f"  TCP[{state}] {fd} 127.0.0.1 {host_port} 10.0.2.15 {guest_port} 0 0")
         return "\r\n".join(lines)
 
     def _halt(self, state: str) -> None:
@@ -278,14 +282,16 @@ class FakeQemu:
             self.say(data)
 
     def _accept_for(
-        self, guest_port: int
+        self, host_port: int, guest_port: int
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            source: int = writer.get_extra_info("peername")[1]
-            self._sources[source] = guest_port
+            fd: int = writer.get_extra_info("socket").fileno()
+            self._forwarded[fd] = host_port, guest_port
+            self._writers.add(writer)
             with suppress(OSError):
                 await reader.read()
-            del self._sources[source]
+            self._writers.discard(writer)
+            del self._forwarded[fd]
             writer.close()
 
         return accept
@@ -293,8 +299,11 @@ class FakeQemu:
     async def _serve_agent(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        while (line := await reader.readline()) and self.behaviour.addresses is not None:
+        self._writers.add(writer)
+        while line := await reader.readline():
             message = json.loads(line.lstrip(b"\xff"))
+            if self.behaviour.addresses is None:
+                continue
             answer: object = {}
             if message["execute"] == "guest-sync":
                 answer = message["arguments"]["id"]
@@ -302,6 +311,7 @@ class FakeQemu:
                 found = [{"ip-address": address} for address in self.behaviour.addresses]
                 answer = [{"name": "eth0", "ip-addresses": found}]
             writer.write(json.dumps({"return": answer}).encode() + b"\n")
+        self._writers.discard(writer)
         writer.close()
 
 
@@ -339,6 +349,7 @@ class FakeHost(Launcher):
         with ExitStack() as stack:
             try:
                 fds = self._open(guest, stack)
+                self._open_stderr(guest, stack)
             except OSError as error:
                 name = Path(error.filename).name if error.filename else "a file"
                 raise LaunchFailed(f"cannot open {name}: {error.strerror}") from error

@@ -40,6 +40,7 @@ class FakeMonitor:
         self._awake = awake
         self._turn = asyncio.Lock()
         self._client: asyncio.StreamWriter | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     async def listen(self) -> None:
@@ -62,24 +63,29 @@ class FakeMonitor:
         if self._server is not None:
             self._server.close()
         self._listener.close()
-        self.hang_up()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._awake.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with self._turn:
-            await self._awake.wait()
-            self._client = writer
-            self._send(GREETING)
-            try:
+        self._writers.add(writer)
+        try:
+            async with self._turn:
+                await self._awake.wait()
+                self._client = writer
+                self._send(GREETING)
                 async for message in _messages(reader):
                     await self._awake.wait()
                     self._answer(message)
-            except (OSError, asyncio.CancelledError):
-                pass
-            finally:
+        except OSError:
+            pass  # hung up in the middle of a word
+        finally:
+            if self._client is writer:
                 self._client = None
-                writer.close()
-                with suppress(OSError):
-                    await writer.wait_closed()
+            self._writers.discard(writer)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     def _answer(self, message: dict[str, object]) -> None:
         name, arguments = str(message["execute"]), message.get("arguments", {})

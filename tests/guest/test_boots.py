@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.support.contract import Api, Json
-from tests.support.guests import boot, command_line, send, shell, wait_for
-from tests.support.service import Service
+from tests.support.guests import boot, command_line, end_of, log_of, send, shell, wait_for
+from tests.support.service import Service, eventually
 
 pytestmark = pytest.mark.guest
+
+NewVm = Callable[..., Json]
 
 DIRECT = {
     "image": "tiny-vmlinuz",
@@ -22,7 +24,7 @@ HOSTILE = 'a,b=c file=/etc/passwd,if=none "x y" $(id) `id` ; -device foo \\ 😀
 
 
 @pytest.fixture
-def make(api: Api) -> Iterator[object]:
+def make(api: Api) -> Iterator[NewVm]:
     made: list[str] = []
 
     def create(name: str, **wanted: Json) -> Json:
@@ -39,8 +41,7 @@ def power_off(api: Api, name: str) -> None:
     assert wait_for(api, name, "stopped")["statusReason"] == "guest-shutdown"
 
 
-def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: object) -> None:
-    assert callable(make)
+def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: NewVm) -> None:
     make("pc", machine="pc", iso="tiny-iso")
     boot(api, "pc")
     sizes = shell(api, "pc", "cat /sys/block/vda/size; grep -c processor /proc/cpuinfo")
@@ -51,8 +52,7 @@ def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: object) -> None:
     power_off(api, "pc")
 
 
-def test_uefi_boots_from_disk(api: Api, service: Service, make: object) -> None:
-    assert callable(make)
+def test_uefi_boots_from_disk(api: Api, service: Service, make: NewVm) -> None:
     vm = make("uefi", firmware="uefi")
     boot(api, "uefi")
     assert shell(api, "uefi", "ls /sys/firmware/efi >/dev/null 2>&1; echo $?") == "0"
@@ -60,8 +60,7 @@ def test_uefi_boots_from_disk(api: Api, service: Service, make: object) -> None:
     assert api.stop("uefi", force=False, timeout=30)["statusReason"] == "host-request"
 
 
-def test_a_kernel_gets_a_hostile_command_line_word_for_word(api: Api, make: object) -> None:
-    assert callable(make)
+def test_a_kernel_gets_a_hostile_command_line_word_for_word(api: Api, make: NewVm) -> None:
     make("direct", kernel={**DIRECT, "cmdline": f"{DIRECT['cmdline']} -- {HOSTILE}"})
     started = api.start("direct")
     arguments = command_line(started["pid"])
@@ -73,33 +72,44 @@ def test_a_kernel_gets_a_hostile_command_line_word_for_word(api: Api, make: obje
     power_off(api, "direct")
 
 
+def came(api: Api, name: str, since: int, *words: bytes) -> bytes:
+    """Which of these the console says first, from an offset on."""
+
+    def look() -> bytes | None:
+        text = log_of(api, name, since=since)
+        return next((word for word in words if word in text), None)
+
+    return eventually(look, timeout_s=60)
+
+
 @pytest.mark.parametrize("cmdline", ["a\nb", "a\0b", "x" * 2049, "\x1b[2J"])
-def test_a_kernel_command_line_with_control_characters_is_refused(
-    api: Api, cmdline: str
-) -> None:
+def test_a_kernel_command_line_with_control_characters_is_refused(api: Api, cmdline: str) -> None:
     body = {"name": "no", "kernel": {**DIRECT, "cmdline": cmdline}}
     error = api.refused("POST", "/vms", "VALIDATION_ERROR", body)
     assert [problem["field"] for problem in error["errors"]] == ["kernel.cmdline"]
 
 
-def test_a_pc_boots_a_kernel_directly(api: Api, make: object) -> None:
-    assert callable(make)
+def test_a_pc_boots_a_kernel_directly(api: Api, make: NewVm) -> None:
     make("pc-direct", machine="pc", kernel=DIRECT)
     boot(api, "pc-direct")
     power_off(api, "pc-direct")
 
 
-def test_a_microvm_boots_a_kernel_directly_with_disk_and_network(
-    api: Api, make: object
-) -> None:
-    assert callable(make)
+def test_a_microvm_boots_a_kernel_directly_with_disk_and_network(api: Api, make: NewVm) -> None:
     make(
         "micro",
         machine="microvm",
-        kernel=DIRECT,
+        kernel={**DIRECT, "cmdline": "console=ttyS0 panic=-1"},
         networks=[{"forwards": [{"guestPort": 80}]}],
     )
-    boot(api, "micro")
+    api.start("micro")
+    # Without a timer but the TSC, Linux hangs where its calibration fails: under TCG one boot in
+    # five, on QEMU's own command line as well. Whoever sits before such a machine resets it.
+    for _ in range(6):
+        since = end_of(api, "micro")
+        if came(api, "micro", since, b"could not calculate TSC", b"tiny:~# ") == b"tiny:~# ":
+            break
+        api.ok("POST", "/vms/micro/reset")
     assert shell(api, "micro", "cat /sys/block/vda/size") == str(1024**3 // 512)
     wait_for(api, "micro", "tcp:80", timeout_s=20)
     assert api.stop("micro", force=False, timeout=10)["status"] == "stopped"

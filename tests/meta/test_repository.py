@@ -112,6 +112,6 @@ def test_the_settings_of_the_tools_give_their_reasons() -> None:
     assert tomllib.loads(text)["project"]["license"] == "MIT"
     dependencies = re.findall(r'^    "[a-z0-9.-]+[<>=].*$', text, re.MULTILINE)
     assert dependencies
-    # pytest, ruff and the other tools themselves need no reason.
+    # pytest, ruff and mypy need no reason.
     bare = [line for line in dependencies if "#" not in line]
     assert all(re.match(r'    "(pytest|ruff|mypy)>', line) for line in bare), bare

@@ -6,12 +6,12 @@ import itertools
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.contract import Api, Json
-from tests.support.service import eventually
 
 PROMPT = "console:/tiny:~# /"
 BOOT_TIMEOUT_S = 60
@@ -55,12 +55,12 @@ def shell(api: Api, vm: str, command: str, *, timeout_s: float = 20) -> str:
     line = f"echo BE''GIN-{number}; {command}; echo EN''D-{number}-$?\n"
     since = send(api, vm, line)
     pattern = re.compile(rf"BEGIN-{number}\r\n(.*?)END-{number}-(\d+)\r\n", re.DOTALL)
-    found = eventually(
-        lambda: pattern.search(log_of(api, vm, since=since).decode(errors="replace")),
-        timeout_s=timeout_s,
-    )
+    deadline = time.monotonic() + timeout_s
+    while not (found := pattern.search(text := log_of(api, vm, since=since).decode("latin-1"))):
+        assert time.monotonic() < deadline, f"{command!r} did not end: {text!r}"
+        time.sleep(0.02)
     assert found[2] == "0", f"{command!r} ended with {found[2]}: {found[1]}"
-    return found[1].replace("\r\n", "\n").strip()
+    return found[1].encode("latin-1").decode(errors="replace").replace("\r\n", "\n").strip()
 
 
 @contextmanager

@@ -11,13 +11,15 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
 
 import httpx
 import uvloop
+from argon2.profiles import CHEAPEST
 from sanic import Sanic
 
 from tests.fakes.qemu import FakeHost
@@ -28,9 +30,7 @@ from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Parts
 from voidvm.bus import News, SessionEnded, VmStatusChanged
-from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.services import Services
-from voidvm.supervisor import attachment, machine, shutdown
 from voidvm.supervisor.fleet import Fleet
 
 T = TypeVar("T")
@@ -76,25 +76,28 @@ class LocalService:
         self.errors = _Errors()
         self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._stop, self._over = asyncio.Event(), asyncio.Event()
         self._thread: threading.Thread | None = None
-        self._failure: BaseException | None = None
+        self._serving: Future[None] | None = None
         self._client: httpx.Client | None = None
         self._contract: Contract | None = None
 
     # Life
 
     def start(self) -> None:
-        """Start it; returns when it listens."""
-        is_up = threading.Event()
-        self._failure = None
+        """Start it; returns when it listens. Raises what the service raises."""
+        if self._loop is None:
+            has_loop = threading.Event()
+            self._thread = threading.Thread(target=self._run, args=(has_loop,), name="service")
+            self._thread.start()
+            assert has_loop.wait(START_TIMEOUT_S), "no loop"
         logging.getLogger().addHandler(self.errors)
-        self._thread = threading.Thread(target=self._run, args=(is_up,), name="service")
-        self._thread.start()
+        is_up = threading.Event()
+        self._serving = asyncio.run_coroutine_threadsafe(self._serve(is_up), self.loop)
+        self._serving.add_done_callback(lambda _: is_up.set())
         assert is_up.wait(START_TIMEOUT_S), "the service did not start"
-        if self._failure is not None:
-            self._thread.join()
-            raise self._failure
+        if self._serving.done():
+            self._serving.result()
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
 
     def stop(self) -> None:
@@ -103,64 +106,62 @@ class LocalService:
         if self._client is not None:
             self._client.close()
             self._client = None
-        if self._thread is not None and self._thread.is_alive():
-            assert self._stop is not None
+        serving, self._serving = self._serving, None
+        if serving is not None and not serving.done():
             self.loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(STOP_TIMEOUT_S)
-            assert not self._thread.is_alive(), "the service did not stop"
-        self._thread = None
-        if self._failure is not None:
-            raise self._failure
+            serving.result(STOP_TIMEOUT_S)
 
     def close(self) -> None:
         """End everything and remove the folders."""
         try:
-            if self._thread is not None and self._thread.is_alive():
+            if self._loop is not None:
                 if self.host is not None:
                     self.do(self.host.end)
                 self.stop()
+                self.loop.call_soon_threadsafe(self._over.set)
+                assert self._thread is not None
+                self._thread.join(STOP_TIMEOUT_S)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, is_up: threading.Event) -> None:
-        try:
-            with self._fakes(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve(is_up))
-        except BaseException as error:  # noqa: BLE001 - the test's thread raises it
-            self._failure = error
-            is_up.set()
+    def _run(self, has_loop: threading.Event) -> None:
+        async def live() -> None:
+            self._loop = asyncio.get_running_loop()
+            has_loop.set()
+            # Fakes live on the loop, so it outlives the service as QEMU does.
+            await self._over.wait()
+            # What was closed a moment ago has a turn to end.
+            await asyncio.sleep(0.05)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(live())
 
     async def _serve(self, is_up: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._stop.clear()
         settings = self.settings
         # As `app.serve_until`, with the parts at hand.
-        async with app.running(settings) as self._parts:
-            self._parts.bus.subscribe(self.news.append)
+        async with AsyncExitStack() as stack:
+            with self._fakes():
+                parts = self._parts = await stack.enter_async_context(app.running(settings))
+            parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
-            gate = app.gate_of(settings, self._parts)
+            gate = app.gate_of(settings, parts)
             sanic = create_app(gate, body_bytes=settings.limits.body_bytes)
-            async with served(sanic, listener):
-                self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                is_up.set()
-                await self._stop.wait()
+            await stack.enter_async_context(served(sanic, listener))
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            is_up.set()
+            await self._stop.wait()
 
     @contextmanager
     def _fakes(self) -> Iterator[None]:
+        """While the service is put together, what it puts in is fake, and its hashes cheap."""
         if self.host is None:
             yield
             return
         host = self.host
-        # A fake answers at once or never, so patience with it is short.
-        quick = {**Monitor.execute.__kwdefaults__, "timeout_s": 0.4}
         with (
-            mock.patch.object(Monitor.execute, "__kwdefaults__", quick),
-            mock.patch.object(attachment, "RECOVER_EVERY_S", 0.1),
-            mock.patch.object(shutdown, "QUIT_S", 0.4),
-            mock.patch.object(shutdown, "TERM_S", 0.2),
-            mock.patch.object(machine, "LAST_WORDS_S", 0.1),
-            mock.patch.object(machine, "PRESS_AGAIN_S", 0.1),
             mock.patch.object(app, "Launcher", lambda **_: host),
+            mock.patch("voidvm.security.passwords.RFC_9106_LOW_MEMORY", CHEAPEST),
             mock.patch("voidvm.supervisor.fleet.running_guests", host.running_guests),
             mock.patch("voidvm.supervisor.machine.QemuProcess.adopt", host.adopt),
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,12 +20,16 @@ class Terminal:
     def __init__(self, api: Api, vm: str, **query: str | int) -> None:
         base = str(api.client.base_url).replace("http://", "ws://")
         words = "&".join(f"{name}={value}" for name, value in query.items())
-        self.socket: ClientConnection = connect(
-            f"{base}/api/v1/vms/{vm}/console?{words}",
-            additional_headers={"authorization": f"Bearer {api.token}"},
-            proxy=None,
-            compression=None,
-            max_queue=64,
+        self._stack = ExitStack()
+        self.socket: ClientConnection = self._stack.enter_context(
+            connect(
+                f"{base}/api/v1/vms/{vm}/console?{words}",
+                additional_headers={"authorization": f"Bearer {api.token}"},
+                proxy=None,
+                compression=None,
+                max_queue=64,
+                close_timeout=1,
+            )
         )
         self.notices: list[dict[str, Any]] = []
         self.seen = bytearray()
@@ -102,7 +107,7 @@ class Terminal:
 
     def close(self) -> None:
         """Hang up."""
-        self.socket.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self

@@ -138,9 +138,15 @@ async def _converse(socket: Socket, console: OpenConsole, *, vm_id: str) -> None
         viewers=console.viewers,
         status=console.status,
     )
+    # The short way, for as long as the tasks below are not busy: a key and its echo wait for none.
+    viewer.sink = socket.send_now
+    if viewer.mode == "write":
+        socket.on_bytes = console.type_now
     tasks = [
         asyncio.create_task(_send_output(socket, console), name="console-output"),
         asyncio.create_task(_take_input(socket, console), name="console-input"),
+        # Either of the others may wait for a guest that never speaks or listens again.
+        asyncio.create_task(socket.ended(), name="console-end"),
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

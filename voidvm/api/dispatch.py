@@ -15,6 +15,7 @@ from sanic.exceptions import (
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    RequestCancelled,
     SanicException,
 )
 from sanic.response import HTTPResponse
@@ -164,7 +165,7 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
     if not hasattr(request.ctx, "request_id"):
         request.ctx.request_id = uuid4().hex
     error = _as_ours(request, exception)
-    if error.status >= 500 and not isinstance(exception, VoidVMError):
+    if error.status >= 500 and not isinstance(exception, VoidVMError | RequestCancelled):
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
     request.ctx.error_code = error.code
     request.ctx.limits = error.fields.get("headers") or getattr(request.ctx, "limits", {})

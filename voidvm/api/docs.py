@@ -54,13 +54,13 @@ def document() -> bytes:
 
 
 @endpoint("GET", "/docs/openapi.json", access=Access.PUBLIC, media_type="application/json")
-async def get_openapi(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001
+async def get_openapi(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001 - all handlers are alike
     """The description of the API, OpenAPI 3.1."""
     return RawAnswer(body=document(), content_type="application/json")
 
 
 @endpoint("GET", "/docs", access=Access.PUBLIC, media_type="text/html")
-async def get_docs(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001
+async def get_docs(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001 - all handlers are alike
     """The description as a page to read and to try."""
     return RawAnswer(
         body=_PAGE.encode(),

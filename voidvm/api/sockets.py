@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from sanic import Request
@@ -60,6 +63,9 @@ class Socket:
         self._drained: asyncio.Future[None] | None = None
         self._is_reading = True
         self._is_lost = False
+        self._ended = asyncio.Event()
+        # Takes a binary message at once while nobody is busy with an earlier one; False: it cannot.
+        self.on_bytes: Callable[[bytes], bool] | None = None
         self._heard = self._loop.time()
         self._keepalive = self._loop.call_later(PING_EVERY_S, self._keep_alive)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
@@ -82,7 +88,7 @@ class Socket:
             finally:
                 self._arrived = None
         message = self._messages.popleft()
-        self._backlog -= len(message)
+        self._backlog -= _cost(message)
         self._steer_reading()
         return message
 
@@ -94,10 +100,9 @@ class Socket:
         if not self.is_open:
             raise SocketClosed
         if isinstance(message, str):
-            self._protocol.send_text(message.encode())
+            self._write(Opcode.TEXT, message.encode())
         else:
-            self._protocol.send_binary(message)
-        self._flush()
+            self._write(Opcode.BINARY, message)
         if self._drained is not None:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -105,6 +110,17 @@ class Socket:
             except TimeoutError:
                 self.close(TOO_SLOW, "too slow")
                 raise SocketClosed from None
+
+    def send_now(self, data: bytes) -> bool:
+        """Send a binary message if there is room; False: nothing was sent."""
+        if self._drained is not None or not self.is_open:
+            return False
+        self._write(Opcode.BINARY, data)
+        return True
+
+    async def ended(self) -> None:
+        """Wait until no message can be sent any more, whoever ended it."""
+        await self._ended.wait()
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye and hang up; safe to call twice, never waits."""
@@ -163,7 +179,8 @@ class Socket:
             self._parts = []
         elif frame.opcode is not Opcode.CONT:
             return
-        self._parts.append(bytes(frame.data))
+        if frame.data:  # empty pieces have no limit but memory's
+            self._parts.append(bytes(frame.data))
         if frame.fin:
             data, self._parts = b"".join(self._parts), []
             try:
@@ -171,10 +188,28 @@ class Socket:
             except UnicodeDecodeError:
                 self.close(1007, "text must be UTF-8")
                 return
+            if isinstance(message, bytes) and self._is_idle and self.on_bytes is not None:
+                if self.on_bytes(message):
+                    return
             self._messages.append(message)
-            # An empty message costs memory too.
-            self._backlog += len(message) + 64 if not message else len(message)
+            self._backlog += _cost(message)
             self._wake()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether somebody waits for a message and none is there."""
+        return self._arrived is not None and not self._arrived.done()
+
+    def _write(self, opcode: Opcode, data: bytes) -> None:
+        """One message as one frame: what the protocol's own way does at ten times the cost."""
+        size = len(data)
+        if size < 126:
+            head = bytes((0x80 | opcode, size))
+        elif size < 65_536:
+            head = struct.pack("!BBH", 0x80 | opcode, 126, size)
+        else:
+            head = struct.pack("!BBQ", 0x80 | opcode, 127, size)
+        self._transport.write(head + data)
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
@@ -187,6 +222,8 @@ class Socket:
                 self._transport.close()
 
     def _wake(self) -> None:
+        if not self.is_open:
+            self._ended.set()
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
@@ -205,13 +242,30 @@ class Socket:
         if self._is_lost:
             return
         self._keepalive = self._loop.call_later(PING_EVERY_S, self._keep_alive)
-        if not self._is_reading or not self.is_open:
+        if not self.is_open:
             return
-        if self._loop.time() - self._heard > DEAD_AFTER_S:
-            self._transport.abort()
+        if self._is_reading:
+            is_dead = self._loop.time() - self._heard > DEAD_AFTER_S
         else:
+            # Nobody reads, so nobody else sees the client hang up; a ping makes its host say so.
+            is_dead = _has_hung_up(self._transport)
+        if is_dead:
+            self._transport.abort()
+        elif self._drained is None:
             self._protocol.send_ping(b"")
             self._flush()
+
+
+def _cost(message: str | bytes) -> int:
+    """What a message takes in memory; an empty one takes some, too."""
+    return len(message) + 64
+
+
+def _has_hung_up(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed its side or is gone, seen without reading."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class has no types

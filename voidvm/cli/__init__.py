@@ -18,8 +18,8 @@ from typer.exceptions import TyperException
 
 from voidvm import __version__
 from voidvm.cli import console, doctor, image, login, serve, vm
-from voidvm.cli.failures import CliError, Exit, exit_of_http, say_error
-from voidvm.errors import VoidVMError
+from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of, say_error
+from voidvm.errors import ValidationFailed, VoidVMError
 
 app = typer.Typer(
     name="voidvm",
@@ -58,6 +58,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.environ.get("VOIDVM_DEBUG"):
         sys.excepthook = _report_bug
     try:
+        return _run(arguments)
+    except typer.Abort:
+        say_error("given up")
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Who read our output has seen enough. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say_error(f"{where}{error.strerror or error}")
+    return Exit.FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
         result = app(args=arguments, prog_name="voidvm", standalone_mode=False)
         sys.stdout.flush()
     except TyperException as error:
@@ -66,21 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say_error(error.message, error.hint)
         return error.exit_status
     except VoidVMError as error:
-        say_error(str(error), error.hint or "")
+        # Of input that is wrong the details say all.
+        text = error.details if isinstance(error, ValidationFailed) else str(error)
+        say_error(text or str(error), hint_of(error.code, error.hint))
         return exit_of_http(error.status)
-    except typer.Abort:
-        say_error("given up")
-        return Exit.FAILED
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output has seen enough. Python would complain once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        say_error(f"{where}{error.strerror or error}")
-        return Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
 
 

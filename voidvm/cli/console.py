@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from voidvm.cli import terminal
 from voidvm.cli.options import Token, Url, VmName
-from voidvm.cli.remote import Remote, connect
-
-if TYPE_CHECKING:
-    from voidvm.cli.link import Link
-
-_STDIN, _STDOUT = 0, 1
-_LOOK_EVERY_S = 0.05
-# What was typed just before Ctrl-] has this long to reach the guest.
-_LAST_WORDS_S = 0.3
+from voidvm.cli.remote import connect
 
 
 def _check_since(text: str | None) -> str | None:
@@ -72,82 +60,10 @@ def console(
     if since == "end":
         place = "end"
     remote = connect(url, token)
+    import asyncio  # noqa: PLC0415 - 30 ms
+
+    from voidvm.cli.attach import attach  # noqa: PLC0415 - websockets: 50 ms
+
     return asyncio.run(
-        _attach(remote, vm, is_read_only=read_only, since=place, linger_s=linger, timeout_s=timeout)
+        attach(remote, vm, is_read_only=read_only, since=place, linger_s=linger, timeout_s=timeout)
     )
-
-
-async def _attach(
-    remote: Remote,
-    vm: str,
-    *,
-    is_read_only: bool,
-    since: int | Literal["end"] | None,
-    linger_s: float,
-    timeout_s: float | None,
-) -> int:
-    """Attach until the user leaves (0) or a signal ends it (128 + its number)."""
-    from voidvm.cli.link import Link  # noqa: PLC0415 - websockets: 50 ms
-
-    loop = asyncio.get_running_loop()
-    end: asyncio.Future[int] = loop.create_future()
-
-    def leave(status: int = 0) -> None:
-        if not end.done():
-            end.set_result(status)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, leave, 128 + number)
-    keys = terminal.LEAVE + (terminal.INTERRUPT if is_read_only else b"")
-    keyboard = terminal.Keyboard(_STDIN, leave_on=keys, on_leave=leave)
-    screen = terminal.Screen(_STDOUT)
-    link = Link(
-        remote,
-        vm,
-        mode="read" if is_read_only else "write",
-        since=since,
-        screen=screen,
-        keyboard=keyboard,
-    )
-    if timeout_s is not None:
-        loop.call_later(timeout_s, leave)
-    attached = asyncio.create_task(link.run(), name="console-link")
-    tasks: list[asyncio.Task[None]] = [attached]
-    if not (is_read_only or keyboard.is_terminal):
-        tasks.append(asyncio.create_task(_linger(link, keyboard, linger_s), name="console-linger"))
-    with terminal.raw_mode(_STDIN):
-        try:
-            if keyboard.is_terminal or not is_read_only:
-                keyboard.start()
-            ends: list[asyncio.Future[int] | asyncio.Task[None]] = [end, *tasks]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if end.done() and not end.result():
-                await _last_words(keyboard, attached)
-        finally:
-            keyboard.stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            screen.close()
-    if end.done():
-        return end.result()
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
-    return 0
-
-
-async def _last_words(keyboard: terminal.Keyboard, link: asyncio.Task[None]) -> None:
-    sent = asyncio.create_task(keyboard.emptied(), name="console-last-words")
-    await asyncio.wait({sent, link}, timeout=_LAST_WORDS_S, return_when=asyncio.FIRST_COMPLETED)
-    sent.cancel()
-
-
-async def _linger(link: Link, keyboard: terminal.Keyboard, linger_s: float) -> None:
-    """Return when the input has ended and nothing was sent or heard for `linger_s`."""
-    await keyboard.finished()
-    while True:
-        left_s = link.heard_at + linger_s - time.monotonic()
-        if left_s <= 0 and link.is_attached:
-            return
-        await asyncio.sleep(max(left_s, _LOOK_EVERY_S))

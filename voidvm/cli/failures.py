@@ -29,6 +29,25 @@ _OF_HTTP_STATUS = {
     429: Exit.BUSY,
     503: Exit.BUSY,
 }
+_LOGIN = "voidvm login"
+# What the hints of errors say for users of HTTP, in the words of the command line.
+_HINTS = {
+    "UNAUTHORIZED": _LOGIN,
+    "SESSION_ENDED": _LOGIN,
+    "UNKNOWN_OS": "voidvm image catalog lists the names",
+    "VM_NOT_FOUND": "voidvm vm ls lists the VMs",
+    "VM_BUSY": "try again when it is done, or force it off: voidvm vm stop VM --force",
+    "VM_UNRESPONSIVE": "force it off: voidvm vm stop VM --force",
+    "VM_START_FAILED": "voidvm vm incidents VM --json has all that QEMU said",
+    "PORT_IN_USE": "choose another port of the host, or none to have one chosen at each start",
+}
+
+
+def hint_of(code: str, hint: str | None) -> str:
+    """What to do about an error of the service; `hint` is what it says itself."""
+    if code == "VM_ALREADY_RUNNING" and hint:
+        return "stop it first, or delete it with --force"
+    return _HINTS.get(code, hint or "")
 
 
 def exit_of_http(status: int) -> Exit:

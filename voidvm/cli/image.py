@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +85,8 @@ def build_image(
 ) -> None:
     """Build an image on this host from a recipe that comes with VoidVM."""
     settings = load_settings(config)
+    import asyncio  # noqa: PLC0415 - 30 ms
+
     from voidvm.services import recipes  # noqa: PLC0415 - SQLite and more: 0.1 s
 
     for file in asyncio.run(recipes.build_image(settings, name, output=output, report=note)):
@@ -105,6 +106,8 @@ def add_image(
 ) -> None:
     """Register files on this host as an operating system's image, in the place of earlier ones."""
     settings = load_settings(config)
+    import asyncio  # noqa: PLC0415 - 30 ms
+
     from voidvm.services import recipes  # noqa: PLC0415 - SQLite and more: 0.1 s
 
     asyncio.run(recipes.add_image(settings, os_name=os_name, files=files, report=note))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from typing import Literal, NoReturn
@@ -28,6 +29,10 @@ GIVE_UP_AFTER_S = 600.0
 # These pass by; a starting service answers so, and a proxy in front of a stopped one.
 _PASSING = {429, 500, 502, 503, 504}
 _ON_THE_WAY = {"starting", "stopping"}
+# Questions that a guest asks its terminal (busybox's shell does at each prompt). In what is shown
+# again they would be answered again, and the answers typed on the guest.
+_QUESTION = re.compile(rb"\x1b(?:\[(?:[56]|\?6)n|\[[>=?]?0?c|Z)")
+REPLAY_S = 0.2
 _OFF = {"stopped", "crashed", "error", "suspended", "creating", "deleting"}
 
 
@@ -193,12 +198,14 @@ class Link:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _show_output(self, socket: ClientConnection) -> NoReturn:
+        shown_from = time.monotonic()
         try:
             async for message in socket:
                 if isinstance(message, str):
                     self._take_notice(_decode(message))
                     continue
-                await self._screen.write(message)
+                is_replay = time.monotonic() - shown_from < REPLAY_S and self._keyboard.is_terminal
+                await self._screen.write(_QUESTION.sub(b"", message) if is_replay else message)
                 self._since = _place(self._since) + len(message)
                 self.heard_at = time.monotonic()
         except ConnectionClosed as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from voidvm.cli.contexts import Context, Contexts, default_path
-from voidvm.cli.failures import CliError, Exit, exit_of_http
+from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of
 
 if TYPE_CHECKING:
     import httpx
@@ -18,16 +18,7 @@ TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 # A token that ends this soon is renewed first.
 _SPARE = timedelta(seconds=15)
-_LOGIN_HINT = "voidvm login"
-# What the service's hints say for HTTP, in the words of the command line.
-_HINTS = {
-    "UNAUTHORIZED": _LOGIN_HINT,
-    "SESSION_ENDED": _LOGIN_HINT,
-    "UNKNOWN_OS": "voidvm image catalog lists the names",
-    "VM_NOT_FOUND": "voidvm vm ls lists the VMs",
-    "VM_BUSY": "try again when it is done, or force it off: voidvm vm stop VM --force",
-    "VM_UNRESPONSIVE": "force it off: voidvm vm stop VM --force",
-}
+_LOGIN_CODES = {"UNAUTHORIZED", "SESSION_ENDED"}
 
 Json = Any
 
@@ -42,14 +33,21 @@ class ServiceError(CliError):
         self.request_id = str(error.get("requestId") or "")
         problems = error.get("errors") or []
         self.errors = [(str(one.get("field")), str(one.get("message"))) for one in problems]
-        message = f"{error.get('message', 'the service failed')} {self.details}".strip()
+        message = _message(str(error.get("message", "the service failed")), self.details, self.code)
         if status >= 500 and self.request_id:
             message += f" (request {self.request_id})"
         super().__init__(
             message,
             exit_status=exit_of_http(status),
-            hint=_HINTS.get(self.code, str(error.get("hint") or "")),
+            hint=hint_of(self.code, error.get("hint")),
         )
+
+
+def _message(text: str, details: str, code: str) -> str:
+    if code == "VALIDATION_ERROR" and details:
+        return details  # says all: which field, and what it must be
+    # Often a status that the text has named already.
+    return text if not details or f" {details}" in text else f"{text} {details}"
 
 
 class Unreachable(CliError):
@@ -198,7 +196,7 @@ class Remote:
 
     def refusal(self, status: int, body: bytes) -> CliError:
         """The error behind a refused WebSocket."""
-        import httpx  # noqa: PLC0415
+        import httpx  # noqa: PLC0415 - 70 ms
 
         return self._failure(httpx.Response(status, content=body))
 
@@ -259,8 +257,8 @@ class Remote:
             return _not_voidvm(self.url, f"HTTP status {response.status_code}")
         if failure.status == 401 and self._given_token:
             failure.hint = "the token of --token or VOIDVM_TOKEN is not valid (any more)"
-        elif failure.status == 401 and failure.code in _HINTS and self.url != DEFAULT_URL:
-            failure.hint = f"{_LOGIN_HINT} --url {self.url}"
+        elif failure.status == 401 and failure.code in _LOGIN_CODES and self.url != DEFAULT_URL:
+            failure.hint = f"voidvm login --url {self.url}"
         return failure
 
 

@@ -28,7 +28,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run the service here until Ctrl-C or SIGTERM; guests go on unless the config says stop."""
-    import msgspec  # noqa: PLC0415
+    import msgspec  # noqa: PLC0415 - not needed for --help
 
     settings = load_settings(config)
     server = settings.server

@@ -18,8 +18,8 @@ LEAVE = b"\x1d"
 INTERRUPT = b"\x03"
 # Typed or piped in and not yet sent; a pipe is read on when there is room again.
 KEPT_BYTES = 65_536
-# What a guest may have left switched on: colours, a hidden cursor, mouse and paste reports.
-_TIDY = b"\x1b[0m\x1b[?25h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
+# What a guest may have left switched on: colours, no cursor, no line wrap, mouse and paste reports.
+_TIDY = b"\x1b[0m\x1b[?25h\x1b[?7h\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l"
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from voidvm.cli.forwards import parse_forward
 from voidvm.cli.options import AsJson, Token, Url, VmName
 from voidvm.cli.output import duration, note, print_fields, print_json, print_table
 from voidvm.cli.remote import TIMEOUT_S, Json, Remote, connect, vm_path
+from voidvm.cli.vm_set import set_vm
+from voidvm.cli.vm_view import ports_of, show_result, status_of
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import AccelChoice, Firmware, MachineType, RestartPolicy
 
@@ -51,20 +53,22 @@ def list_vms(
         print_json(vms)
         return
     if not vms:
-        note("There are no VMs. To make one: voidvm vm create demo --os tiny --memory 256")
+        is_filtered = any((status, owner, search, tag))
+        make = "There are no VMs. To make one: voidvm vm create demo --os tiny --memory 256"
+        note("No VM is like that." if is_filtered else make)
         return
     print_table(
         ("NAME", "STATUS", "CPU", "MEMORY", "DISK", "OS", "UPTIME", "PORTS"),
         [
             (
                 vm["name"],
-                _status(vm),
+                status_of(vm),
                 vm["cpu"],
                 f"{vm['memory']} MiB",
                 f"{vm['disk']} GiB",
                 vm["os"] or vm["image"],
                 duration(vm["uptime"]),
-                ", ".join(_ports(vm)) or None,
+                ", ".join(ports_of(vm)) or None,
             )
             for vm in vms
         ],
@@ -74,6 +78,7 @@ def list_vms(
 @app.command("create")
 def create_vm(
     name: Annotated[str, typer.Argument(help="Letters, digits, '.', '_' and '-'.")],
+    *,
     cpu: Annotated[int | None, typer.Option(help="Virtual CPUs; default 1.")] = None,
     memory: Annotated[int | None, typer.Option(help="MiB; default 1024.")] = None,
     disk: Annotated[int | None, typer.Option(help="GiB; default 10.")] = None,
@@ -126,7 +131,7 @@ def create_vm(
     remote = connect(url, token)
     query = {"dryRun": "true"} if dry_run else None
     vm = remote.call("POST", "/vms", body=body, query=query, timeout_s=2 * TIMEOUT_S)
-    _show_result(vm, "would be made" if dry_run else "made", as_json=as_json)
+    show_result(vm, "would be made" if dry_run else "made", as_json=as_json)
     if not (as_json or dry_run or start):
         note(f"Start it: voidvm vm start {vm['name']}")
 
@@ -144,7 +149,7 @@ def show_vm(vm: VmName, as_json: AsJson = False, url: Url = None, token: Token =
         (
             ("Name", data["name"]),
             ("Id", data["id"]),
-            ("Status", _status(data)),
+            ("Status", status_of(data)),
             ("Owner", data["owner"]),
             ("Description", data["description"]),
             ("Tags", ", ".join(data["tags"])),
@@ -157,14 +162,18 @@ def show_vm(vm: VmName, as_json: AsJson = False, url: Url = None, token: Token =
             ("Kernel", " ".join(str(part) for part in kernel.values() if part)),
             ("Machine", f"{data['machine']}, {data['firmware']}"),
             ("Accelerator", f"{data['accel']}{f', in use: {accel}' if accel else ''}"),
-            ("Ports", ", ".join(_ports(data))),
+            ("Ports", ", ".join(ports_of(data))),
             ("Restart", data["restartPolicy"]),
+            ("Autostart", "yes" if data["autostart"]["enabled"] else ""),
             ("Created", data["createdAt"]),
             ("Uptime", duration(data["uptime"])),
             ("Process", data["pid"]),
             ("After restart", ", ".join(f"{k} = {v}" for k, v in data["pending"].items())),
         )
     )
+
+
+app.command("set", no_args_is_help=True)(set_vm)
 
 
 @app.command("start")
@@ -290,6 +299,27 @@ def show_logs(
         place = _print_log(remote, path, {"since": place, "limit": _LOG_PIECE_BYTES}, place)
 
 
+@app.command("incidents")
+def list_incidents(
+    vm: VmName, as_json: AsJson = False, url: Url = None, token: Token = None
+) -> None:
+    """List a VM's unexpected ends; with --json all that is known of each."""
+    incidents = connect(url, token).call("GET", f"{vm_path(vm)}/incidents")["incidents"]
+    if as_json:
+        print_json(incidents)
+        return
+    if not incidents:
+        note(f"'{vm}' has had none.")
+        return
+    print_table(
+        ("AT", "STATUS", "REASON", "QEMU SAID"),
+        [
+            (one["at"], one["status"], one["reason"], one["stderr"].strip()[-200:] or None)
+            for one in incidents
+        ],
+    )
+
+
 def _print_log(remote: Remote, path: str, query: dict[str, int], place: int = 0) -> int:
     """Print one piece of the history; the offset behind it."""
     response = remote.request("GET", path, query=query)
@@ -311,23 +341,4 @@ def _act(
 ) -> None:
     path = f"{vm_path(vm)}/{action}"
     data = remote.call("POST", path, body=body or {}, timeout_s=extra_s + TIMEOUT_S)
-    _show_result(data, f"is {data['status']}", as_json=as_json)
-
-
-def _show_result(vm: Json, what: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(vm)
-    else:
-        note(f"'{vm['name']}' {what}.")
-
-
-def _status(vm: Json) -> str:
-    reason = vm["statusReason"]
-    return f"{vm['status']} ({reason})" if reason else str(vm["status"])
-
-
-def _ports(vm: Json) -> list[str]:
-    return [
-        f"{one['hostAddress']}:{one['hostPort']}->{one['guestPort']}/{one['protocol']}"
-        for one in vm["endpoints"]
-    ]
+    show_result(data, f"is {data['status']}", as_json=as_json)

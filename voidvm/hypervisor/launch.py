@@ -49,7 +49,7 @@ class Launcher:
         with ExitStack() as stack:
             try:
                 fds = self._open(guest, stack)
-                stderr = _open(guest.stderr_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, stack)
+                stderr = self._open_stderr(guest, stack)
             except OSError as error:
                 name = Path(error.filename).name if error.filename else "a file"
                 raise LaunchFailed(f"cannot open {name}: {error.strerror}") from error
@@ -70,6 +70,12 @@ class Launcher:
                 )
             except OSError as error:
                 raise LaunchFailed(f"cannot run {self._binary}: {error.strerror}") from error
+
+    @staticmethod
+    def _open_stderr(guest: Guest, stack: ExitStack) -> int:
+        """The file for QEMU's words: those of an earlier run would be taken for this one's."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        return _open(guest.stderr_log, flags, stack)
 
     @staticmethod
     def _open(guest: Guest, stack: ExitStack) -> dict[str, int]:

@@ -166,4 +166,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     _kill(process)
     with suppress(TimeoutError):
         async with asyncio.timeout(_REAP_S):
+            # A pipe is closed only when it has been read to its end.
+            for stream in (process.stdout, process.stderr):
+                async for _ in _chunks(stream):
+                    pass
             await process.wait()

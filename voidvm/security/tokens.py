@@ -31,7 +31,6 @@ class Claims(Struct, frozen=True, kw_only=True):
 
     user_id: str
     session_id: str
-    expires_at: datetime
 
 
 def load_or_create_key(path: Path) -> bytes:
@@ -97,15 +96,11 @@ class TokenSigner:
             )
         except jwt.ExpiredSignatureError as error:
             raise Unauthorized("the token has run out") from error
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, UnicodeError) as error:
             raise Unauthorized("the token is not valid") from error
-        if claims["typ"] != ACCESS:
+        if claims["typ"] != ACCESS or not isinstance(claims["sid"], str):
             raise Unauthorized("the token is not an access token")
-        return Claims(
-            user_id=claims["sub"],
-            session_id=claims["sid"],
-            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
-        )
+        return Claims(user_id=claims["sub"], session_id=claims["sid"])
 
 
 def new_refresh_token(session_id: str) -> str:

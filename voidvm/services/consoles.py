@@ -48,6 +48,10 @@ class OpenConsole:
         """How many watch now."""
         return self._console.viewers
 
+    def type_now(self, data: bytes) -> bool:
+        """Type on the line if that needs no waiting; False: nothing was typed."""
+        return self._console.type_now(data)
+
     async def type(self, data: bytes) -> None:
         """Type on the line; waits while the guest takes nothing."""
         await self._console.type(data)
@@ -117,7 +121,8 @@ class Consoles:
         record = await self._vms.find(principal, ref)
         machine = self._fleet.get(record.id)
         console = machine.console
-        offset = max(console.first, console.end - limit if since is None else since)
+        wanted = console.end - limit if since is None else min(since, console.end)
+        offset = max(console.first, wanted)
         parts: list[bytes] = []
         place, left = offset, limit
         while left > 0 and (found := console.read(place, limit=left)) is not None:

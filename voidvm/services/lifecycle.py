@@ -7,6 +7,7 @@ from typing import Literal
 
 from voidvm.domain.account import Principal
 from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
+from voidvm.domain.views import show
 from voidvm.domain.vm import Incident, RestartRequest, StopRequest, Vm, VmRecord
 from voidvm.errors import VmAlreadyRunning, VmNotRunning, VmStateConflict
 from voidvm.services.guests import Guests
@@ -37,16 +38,21 @@ class Lifecycle:
         record, machine = await self._find(principal, ref)
         if machine.status in WITH_PROCESS and machine.status is not VmStatus.STARTING:
             raise VmAlreadyRunning(vm=record.name, details=machine.status)
-        await machine.perform("start", lambda: self._start(principal, record, machine))
-        return await self._vms.get(principal, record.id)
+        stored = await machine.perform("start", lambda: self._start(principal, record, machine))
+        return show(self._vms.fresh(stored))
 
-    async def _start(self, principal: Principal, record: VmRecord, machine: Machine) -> None:
+    async def _start(self, principal: Principal, record: VmRecord, machine: Machine) -> VmRecord:
         if machine.status not in STARTABLE:
             raise VmAlreadyRunning(vm=record.name, details=machine.status)
         stored = await self._store.get(record.id) or record
         guest, endpoints = await self._guests.build(principal, stored)
-        await self._store.set_wanted(record.id, "running")
-        await machine.start(guest, hardware=stored.hardware, endpoints=endpoints)
+        # Written while QEMU gets ready; the machine waits for it before the guest runs.
+        noted = asyncio.ensure_future(self._store.set_wanted(record.id, "running"))
+        try:
+            await machine.start(guest, hardware=stored.hardware, endpoints=endpoints, noted=noted)
+        finally:
+            await asyncio.gather(noted, return_exceptions=True)
+        return stored
 
     async def stop(self, principal: Principal, ref: str, request: StopRequest) -> Vm:
         """Stop a VM; a forced stop works whatever else is under way."""

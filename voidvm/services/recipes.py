@@ -16,14 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 import voidvm
 from voidvm.config import Settings
-from voidvm.domain.catalog import CatalogEntry, find, parse_catalog
+from voidvm.domain.catalog import CatalogEntry, find, nearest, parse_catalog
 from voidvm.domain.image import Image, ImageKind
-from voidvm.errors import FieldProblem, ImageNotFound, UnknownOs, ValidationFailed
+from voidvm.errors import CommandFailed, FieldProblem, ImageNotFound, UnknownOs, ValidationFailed
 from voidvm.hypervisor.img import QemuImg
 from voidvm.services.images import image_file
-from voidvm.store.database import Database
+from voidvm.store.database import Database, StoreError
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
@@ -47,14 +49,14 @@ async def build_image(
 ) -> list[Path]:
     """Build a recipe's files, into `output` or, without one, into the data directory.
 
-    Raises `ImageNotFound` for a name without a recipe; what the recipe raises says what is
-    missing on this host.
+    Raises `ImageNotFound` for a name without a recipe, `CommandFailed` when it cannot be built:
+    the details say what to install.
     """
     script = recipes_dir() / name / "build.py"
     if not re.fullmatch(r"[a-z0-9.-]+", name) or not script.is_file():
         known = sorted(path.parent.name for path in recipes_dir().glob("*/build.py"))
         raise ImageNotFound(f"recipes: {', '.join(known)}", image=name)
-    build = _load(script)
+    build = _load(name, script)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         return await asyncio.to_thread(build, output, report=report)
@@ -64,13 +66,21 @@ async def build_image(
     return []
 
 
-def _load(script: Path) -> Callable[..., list[Path]]:
-    spec = importlib.util.spec_from_file_location(f"voidvm_recipe_{script.parent.name}", script)
+def _load(name: str, script: Path) -> Callable[..., list[Path]]:
+    """A recipe's `build`, its failures told as `CommandFailed`."""
+    spec = importlib.util.spec_from_file_location(f"voidvm_recipe_{name}", script)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {script}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    build: Callable[..., list[Path]] = module.build
+
+    def build(output: Path, *, report: Report) -> list[Path]:
+        try:
+            files: list[Path] = module.build(output, report=report)
+        except module.BuildError as error:
+            raise CommandFailed(str(error), tool=f"The recipe of '{name}'") from error
+        return files
+
     return build
 
 
@@ -82,9 +92,11 @@ async def add_image(
     A qcow2 becomes the disk, `vmlinuz*` and `initramfs*` become kernels for direct boot.
     Raises `UnknownOs`, `ValidationFailed` for a file that is none of these.
     """
-    entry = find(os_name, parse_catalog(catalog_text()))
+    catalog = parse_catalog(catalog_text())
+    entry = find(os_name, catalog)
     if entry is None:
-        raise UnknownOs(os=os_name)
+        near = nearest(os_name, catalog)
+        raise UnknownOs(f"Did you mean {' or '.join(near)}?" if near else "", os=os_name)
     plan = [(file, *_kind(file)) for file in files]
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
     for folder in (layout.data, layout.data / "images"):
@@ -108,7 +120,10 @@ async def add_image(
 
 @asynccontextmanager
 async def _database(layout: Layout) -> AsyncIterator[Database]:
-    database = await Database.open(layout.database)
+    try:
+        database = await Database.open(layout.database)
+    except StoreError as error:
+        raise CommandFailed(str(error), tool="SQLite") from error
     try:
         yield database
     finally:
@@ -178,22 +193,18 @@ async def _register(
         draft.mkdir(mode=0o700)
         target = draft / image_file(layout, image).name
         digest = await asyncio.to_thread(_copy, file, target, 0o644 if kind == "kernel" else 0o600)
+        _sync(draft)
         draft.rename(layout.image(image_id))
+        _sync(draft.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    image = _with_checksum(image, f"sha256:{digest}")
+    image = msgspec.structs.replace(image, checksum=f"sha256:{digest}")
     images = ImageStore(database)
     replaced = await images.insert(image, replace=True)
     if replaced is not None and not await images.used_by(replaced.id):
         shutil.rmtree(layout.image(replaced.id), ignore_errors=True)
     return image
-
-
-def _with_checksum(image: Image, checksum: str) -> Image:
-    import msgspec  # noqa: PLC0415
-
-    return msgspec.structs.replace(image, checksum=checksum)
 
 
 def _copy(source: Path, target: Path, mode: int) -> str:
@@ -212,3 +223,12 @@ def _copy(source: Path, target: Path, mode: int) -> str:
         os.fchmod(fd, mode)
         os.fsync(fd)
     return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder last, too."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -104,6 +104,9 @@ class Vms:
         limit: int,
     ) -> tuple[list[Vm], int]:
         """One page of the caller's VMs, and how many there are."""
+        if status is not None:
+            # The store is asked, so it must know what has been answered.
+            await self._fleet.recorded()
         records, total = await self._store.page(
             owner_id=None if principal.role == "admin" else principal.user_id,
             status=status,
@@ -240,6 +243,8 @@ class Vms:
         machine = self._fleet.get(record.id)
         if force and machine.status in WITH_PROCESS:
             await machine.force_stop()
+            # A graceful stop that waited for the guest has just been answered, too.
+            await machine.settled()
         await machine.perform("delete", lambda: self._delete(record))
 
     async def _delete(self, record: VmRecord) -> None:

@@ -10,7 +10,14 @@ import re2
 from voidvm.domain.account import Principal
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.vm import Vm, VmRecord
-from voidvm.errors import FieldProblem, ValidationFailed, VmNotRunning, WaitTimeout
+from voidvm.errors import (
+    FieldProblem,
+    ValidationFailed,
+    VmNotFound,
+    VmNotRunning,
+    VmUnresponsive,
+    WaitTimeout,
+)
 from voidvm.hypervisor import agent
 from voidvm.hypervisor.agent import AgentSilent
 from voidvm.services.vms import Vms
@@ -57,7 +64,7 @@ class Waiting:
             return lambda: _agent(machine)
         if condition == "ip":
             return lambda: _ip(machine)
-        if kind == "tcp" and argument.isdecimal() and 0 < int(argument) < 65536:
+        if kind == "tcp" and re2.fullmatch("[0-9]{1,5}", argument) and 0 < int(argument) < 65536:
             return lambda: _tcp(machine, int(argument))
         if kind == "console" and len(argument) > 2 and argument[0] == argument[-1] == "/":
             pattern = compile_regex(argument[1:-1], field="for")
@@ -85,18 +92,30 @@ def compile_regex(text: str, *, field: str) -> re2._Regexp[bytes]:
 
 async def _status(machine: Machine, wanted: VmStatus) -> Missing:
     while machine.status is not wanted:
+        _check_there(machine)
         yield f"the VM is {machine.status}"
         await machine.state.changed()
 
 
-async def _poll(machine: Machine, ask: Callable[[], Awaitable[str | None]]) -> Missing:
+def _check_there(machine: Machine) -> None:
+    if machine.status is VmStatus.DELETING:
+        raise VmNotFound(vm=machine.state.label)
+
+
+async def _poll(
+    machine: Machine, ask: Callable[[], Awaitable[str | None]], *, at_first: str
+) -> Missing:
+    """Ask again and again; `at_first` is what is missing until the first answer has come."""
     while True:
+        _check_there(machine)
         if machine.status not in WITH_PROCESS:
             yield f"the VM is {machine.status}"
         else:
+            yield at_first
             missing = await ask()
             if missing is None:
                 return
+            at_first = missing
             yield missing
         await asyncio.sleep(AGAIN_S)
 
@@ -106,10 +125,11 @@ async def _agent(machine: Machine) -> Missing:
         try:
             await agent.ask(machine.paths.agent_socket, "guest-ping")
         except AgentSilent:
-            return "the guest agent does not answer (is qemu-guest-agent installed?)"
+            return silent
         return None
 
-    async for missing in _poll(machine, ask):
+    silent = "the guest agent does not answer (is qemu-guest-agent installed?)"
+    async for missing in _poll(machine, ask, at_first=silent):
         yield missing
 
 
@@ -118,10 +138,11 @@ async def _ip(machine: Machine) -> Missing:
         try:
             answer = await agent.ask(machine.paths.agent_socket, "guest-network-get-interfaces")
         except AgentSilent:
-            return "the guest agent, which knows the addresses, does not answer"
+            return silent
         return None if agent.addresses(answer) else "the guest has no address yet"
 
-    async for missing in _poll(machine, ask):
+    silent = "the guest agent, which knows the addresses, does not answer"
+    async for missing in _poll(machine, ask, at_first=silent):
         yield missing
 
 
@@ -133,12 +154,13 @@ async def _tcp(machine: Machine, port: int) -> Missing:
                 try:
                     if await machine.is_listening(endpoint):
                         return None
-                except VmNotRunning:
+                except (VmNotRunning, VmUnresponsive):
                     return f"the VM is {machine.status}"
-                return f"nothing listens on port {port} of the guest"
+                return silent
         return f"no forward leads to port {port} of the guest (see networks[].forwards)"
 
-    async for missing in _poll(machine, ask):
+    silent = f"nothing listens on port {port} of the guest"
+    async for missing in _poll(machine, ask, at_first=silent):
         yield missing
 
 
@@ -154,3 +176,4 @@ async def _console(machine: Machine, pattern: re2._Regexp[bytes]) -> Missing:
                 seen = (seen + news.data)[-2 * MATCH_BYTES :]
                 if pattern.search(seen):
                     return
+            _check_there(machine)

@@ -156,24 +156,18 @@ class VmStore:
         self, vm_id: str, status: VmStatus, reason: str | None, *, run: Run | None
     ) -> None:
         """Note what the supervisor saw."""
-        await self._update(
+        await self._database.execute(
             "UPDATE vms SET status = ?, status_reason = ?, run = ? WHERE id = ?",
             (status, reason, vm_run(run), vm_id),
         )
 
     async def set_wanted(self, vm_id: str, wanted: Literal["running", "stopped"]) -> None:
         """Note what was asked for."""
-        await self._update("UPDATE vms SET wanted = ? WHERE id = ?", (wanted, vm_id))
+        await self._database.execute("UPDATE vms SET wanted = ? WHERE id = ?", (wanted, vm_id))
 
     async def delete(self, vm_id: str) -> None:
         """Forget a VM."""
-        await self._update("DELETE FROM vms WHERE id = ?", (vm_id,))
-
-    async def _update(self, sql: str, parameters: tuple[object, ...]) -> None:
-        async def work(transaction: Transaction) -> None:
-            await transaction.execute(sql, parameters)
-
-        await self._database.write(work)
+        await self._database.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
 
 
 async def _set_tags(transaction: Transaction, record: VmRecord) -> None:

@@ -104,10 +104,26 @@ class Attachment:
 
     async def connect(self, *, timeout_s: float) -> None:
         """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
+        await self.connect_monitor(timeout_s=timeout_s)
+        await self._open_line()
+
+    async def connect_monitor(self, *, timeout_s: float) -> None:
+        """Connect the monitor, which answers once QEMU is ready. Raises `MonitorError`."""
         monitor = Monitor(on_event=self._on_event, on_lost=self._on_monitor_lost)
         await monitor.connect(self._paths.monitor_socket, timeout_s=timeout_s)
         self._monitor = monitor
-        self.console.attach(await monitor.pty(SERIAL_ID))
+
+    async def begin(self, *, timeout_s: float) -> None:
+        """Let the CPUs of a new guest run and open its line; returns when they were seen to.
+
+        Both are asked for in one go. What the guest says before the line is open stands in the
+        file. Raises as `command` and `until` do, and `MonitorError` or `OSError` for the line.
+        """
+        await asyncio.gather(self._open_line(), self.command("cont"))
+        await self.until(VmStatus.RUNNING, timeout_s=timeout_s)
+
+    async def _open_line(self) -> None:
+        self.console.attach(await self.monitor.pty(SERIAL_ID))
 
     async def observe(self, *, wants_running: bool) -> None:
         """Set the status from what QEMU says its run state is. Raises `MonitorError`."""

@@ -1,9 +1,9 @@
 """One VM's serial console: one reader of its line, any number of viewers and writers.
 
-QEMU writes each byte to the history file itself, beside the PTY. The file is the truth: it has
-what was said while no service ran, and places every byte. The PTY tells *when* to look, and
-stands in with its bytes while the file does not grow (a full disk). Viewers are positions in
-the file, so a slow one costs no memory and can hold up nobody.
+QEMU writes each byte to the PTY and a moment later to the history file. The file is the truth: it
+has what was said while no service ran or QEMU took the PTY for unopened, and places every byte.
+The PTY tells *when* to look, and its bytes are passed on before the file has them. Viewers are
+positions in the file, so a slow one costs no memory and can hold up nobody.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,8 +31,9 @@ INPUT_MAX_BYTES = 65_536
 FLOOD_READS = 48
 FLOOD_WINDOW_S = 0.02
 FLOOD_PAUSE_S = 0.004
-# How long the file may stay behind the PTY before the PTY's bytes are used.
-FILE_LAG_S = 0.02
+# A file that stays behind the PTY for so long cannot grow: the disk is full.
+FILE_LAG_S = 0.25
+FIRST_LOOK_S = 0.001
 POLL_S = 0.5
 
 
@@ -52,11 +53,16 @@ Seen = Output | Gap | StatusNotice | ViewersNotice
 
 
 class Viewer:
-    """One reader of a console: a place in its history and the news it has not seen."""
+    """One reader of a console: a place in its history and the news it has not seen.
+
+    While somebody waits in `next`, output goes to `sink` instead, if there is one and it takes
+    it: an echo is on its way without waking a task.
+    """
 
     def __init__(self, console: Console, *, offset: int, mode: ConsoleMode) -> None:
         self.mode = mode
         self.offset = offset
+        self.sink: Callable[[bytes], bool] | None = None
         self._console = console
         self._status: VmStatus | None = None
         self._count: int | None = None
@@ -83,8 +89,15 @@ class Viewer:
 
     def wake(self) -> None:
         """Look again: there may be something."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiting is None or self._waiting.done():
+            return
+        if self.sink is not None and self._status is None and self._count is None:
+            found = self._console.read(self.offset)
+            if isinstance(found, Output) and self.sink(found.data):
+                self.offset = found.end
+                if found.end == self._console.end:
+                    return
+        self._waiting.set_result(None)
 
     def tell_status(self, status: VmStatus) -> None:
         """The newest status; an older one that was not seen yet is of no use any more."""
@@ -105,11 +118,12 @@ class Console:
         self._loop = asyncio.get_running_loop()
         self._line: SerialLine | None = None
         self._viewers: set[Viewer] = set()
-        self._end = self._history.end
+        # Offsets: how far the file goes, the line was heard, and viewers were told.
+        self._filed = self._heard = self._end = self._history.end
+        # The newest bytes, with all that the file may lack.
         self._latest = Output(self._end, b"")
-        # PTY bytes minus file bytes since both were last seen quiet; > 0: the file is behind.
-        self._balance = 0
-        self._unfiled = b""
+        self._is_quiet = False
+        self._moved = 0.0
         self._window_start = 0.0
         self._window_reads = 0
         self._resume: asyncio.TimerHandle | None = None
@@ -120,8 +134,7 @@ class Console:
         self._input_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
-        if self._history.is_over_cap:
-            self._trim()
+        self._cap()
 
     # What viewers use
 
@@ -162,12 +175,23 @@ class Console:
         viewer = Viewer(self, offset=max(0, min(offset, self._end)), mode=mode)
         self._viewers.add(viewer)
         self._tell_count(but=viewer)
-        self._look_regularly()
+        self._catch_up()
         try:
             yield viewer
         finally:
             self._viewers.discard(viewer)
             self._tell_count()
+
+    def type_now(self, data: bytes) -> bool:
+        """Type as `type` does if that needs no waiting; False: nothing was typed."""
+        line = self._line
+        if self._input or len(data) > INPUT_MAX_BYTES:
+            return False
+        if line is not None and (taken := line.write(data)) < len(data):
+            self._input.append(data[taken:])
+            self._input_bytes += len(data) - taken
+            line.when_writable(self._flush_input)
+        return True
 
     async def type(self, data: bytes) -> None:
         """Type on the guest's line; waits while the guest takes nothing and the queue is full.
@@ -190,9 +214,11 @@ class Console:
     def attach(self, line_path: str) -> None:
         """Open the line of a new run (or of one found again) and catch up with its file."""
         self.detach()
+        # What viewers were told keeps its place, even if the last QEMU did not get to file it.
+        self._history.bridge(self._end)
         self._line = SerialLine(line_path, on_readable=self._on_readable)
-        self._balance, self._unfiled = 0, b""
         self._catch_up()
+        self._heard, self._is_quiet = self._filed, False
         self._look_regularly()
 
     def detach(self) -> None:
@@ -235,9 +261,18 @@ class Console:
             line.pause()
             self._catch_up()
             return
-        self._balance += len(data)
-        self._unfiled = (self._unfiled + data)[-CHUNK_BYTES:]
-        self._catch_up()
+        self._is_quiet = False
+        if self._heard <= self._filed:
+            self._moved = self._loop.time()
+        self._heard += len(data)
+        has_grown = self._catch_up()
+        self._pass_on(data, self._heard)
+        if self._lag is None:
+            if self._heard > self._filed:
+                self._look_again(FILE_LAG_S / 4)
+            elif self._heard < self._filed and not has_grown:
+                # The line has lost something, so its bytes have no place: the file will tell.
+                self._look_again(FIRST_LOOK_S)
         self._slow_down_in_flood(line)
 
     def _slow_down_in_flood(self, line: SerialLine) -> None:
@@ -251,44 +286,56 @@ class Console:
             self._window_start, self._window_reads = now + FLOOD_PAUSE_S, FLOOD_READS - 1
             self._resume = self._loop.call_later(FLOOD_PAUSE_S, line.resume)
 
-    def _catch_up(self) -> None:
-        """Pass on what the file has more than was passed on."""
+    def _catch_up(self) -> bool:
+        """Pass on what the file has more than it had; whether it has."""
         has_grown = False
-        while True:
-            found = self._history.read(self._end, limit=CHUNK_BYTES)
-            if found is None:
-                break
+        while data := self._history.appended(self._filed, limit=CHUNK_BYTES):
             has_grown = True
-            self._balance -= found.end - self._end
-            self._end = found.end
-            if isinstance(found, Output):
-                self._latest = found
-        if self._balance <= 0:
-            self._unfiled = b""
-        elif self._lag is None:
-            self._lag = self._loop.call_later(FILE_LAG_S, self._use_unfiled)
+            self._filed += len(data)
+            self._pass_on(data, self._filed)
+            if len(data) < CHUNK_BYTES:
+                break
         if has_grown:
-            self._wake()
+            self._is_quiet = False
+            self._moved = self._loop.time()
+        return has_grown
 
-    def _use_unfiled(self) -> None:
-        """The file did not grow although the line spoke: pass on the line's own bytes."""
+    def _pass_on(self, data: bytes, end: int) -> None:
+        """Pass on what is new of `data`, which goes up to the offset `end`."""
+        start = self._end
+        if end <= start:
+            return
+        data = data[start - end :]
+        if start > self._filed:
+            # The bytes before are not in the file either: keep them, for viewers a step behind.
+            data = (self._latest.data + data)[-CHUNK_BYTES:]
+        self._latest = Output(end - len(data), data)
+        self._end = end
+        self._wake()
+
+    def _look_again(self, delay_s: float) -> None:
+        self._lag = self._loop.call_later(delay_s, self._look, delay_s)
+
+    def _look(self, waited_s: float) -> None:
+        """The line has spoken and the file lacked it: see whether it has it now."""
         self._lag = None
-        self._catch_up()
-        if self._lag is not None:
-            self._lag.cancel()
-            self._lag = None
-        if self._balance > 0:
-            data = self._unfiled[-self._balance :]
-            self._latest = Output(self._end, data)
-            self._end += len(data)
+        has_grown = self._catch_up()
+        if self._heard <= self._filed and (has_grown or waited_s > FILE_LAG_S / 2):
+            return
+        if self._heard > self._filed and self._loop.time() - self._moved > FILE_LAG_S:
+            # Offsets stay true: what the file could not take becomes a hole in it.
             self._history.bridge(self._end)
-            self._balance, self._unfiled = 0, b""
-            self._wake()
+            self._filed = self._end
+            return
+        self._look_again(waited_s if has_grown else min(waited_s * 2, FILE_LAG_S))
 
     def _wake(self) -> None:
         for viewer in self._viewers:
             viewer.wake()
-        if self._history.is_over_cap:
+        self._cap()
+
+    def _cap(self) -> None:
+        if self._history.is_over_cap(self._end):
             self._trim()
 
     def _look_regularly(self) -> None:
@@ -297,8 +344,10 @@ class Console:
             self._timer.cancel()
             self._timer = None
         if self._line is not None:
-            if self._lag is None and self._history.end == self._end:
-                self._balance = 0
+            if self._is_quiet:
+                # Nothing is under way, so what the line has lost is known: it is in step again.
+                self._heard = max(self._heard, self._filed)
+            self._is_quiet = True
             self._catch_up()
             self._timer = self._loop.call_later(POLL_S, self._look_regularly)
 

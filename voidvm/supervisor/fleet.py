@@ -128,6 +128,11 @@ class Fleet:
         """Let go of every QEMU; the guests go on."""
         await asyncio.gather(*(machine.release() for machine in self._machines.values()))
 
+    async def recorded(self) -> None:
+        """Wait until the newest state of every VM is written down."""
+        for machine in tuple(self._machines.values()):
+            await machine.state.recorded()
+
     def statuses(self) -> dict[VmStatus, int]:
         """How many VMs have which status."""
         counts: dict[VmStatus, int] = defaultdict(int)

@@ -67,8 +67,13 @@ class History:
             return Gap(offset, end) if offset < end else None
         if start > offset:
             return Gap(offset, start)
-        data = os.pread(self._fd, limit, offset)
+        hole = os.lseek(self._fd, offset, os.SEEK_HOLE)
+        data = os.pread(self._fd, min(limit, hole - offset), offset)
         return Output(offset, data) if data else None
+
+    def appended(self, offset: int, *, limit: int) -> bytes:
+        """What has come since the file ended at `offset`: one call of the system, no gaps."""
+        return os.pread(self._fd, limit, offset)
 
     def tail(self, size: int) -> bytes:
         """The last bytes, at most `size`."""
@@ -80,10 +85,9 @@ class History:
         if self.end < end:
             os.ftruncate(self._fd, end)
 
-    @property
-    def is_over_cap(self) -> bool:
-        """Whether enough has gathered over the cap to be worth a `trim`."""
-        return self.end - self._first > self._cap + max(self._cap // 8, _BLOCK)
+    def is_over_cap(self, end: int) -> bool:
+        """Whether enough has gathered over the cap, up to `end`, to be worth a `trim`."""
+        return end - self._first > self._cap + max(self._cap // 8, _BLOCK)
 
     def trim(self) -> None:
         """Give back what lies before the cap; may block, so call it in a thread."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from voidvm.hypervisor.guest import Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
 from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
-from voidvm.hypervisor.usernet import is_established
+from voidvm.hypervisor.usernet import established
 from voidvm.supervisor import shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console
@@ -111,12 +112,29 @@ class Machine:
         if not task.cancelled():
             task.exception()  # seen, even where the caller has gone away
 
+    async def settled(self) -> None:
+        """Wait until the job under way has ended, however it does."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
     # Actions
 
-    async def start(self, guest: Guest, *, hardware: Hardware, endpoints: list[Endpoint]) -> None:
+    async def start(
+        self,
+        guest: Guest,
+        *,
+        hardware: Hardware,
+        endpoints: list[Endpoint],
+        noted: Awaitable[None],
+    ) -> None:
         """Spawn QEMU and return when the guest's CPUs run.
 
-        Raises `VmStartFailed` with what QEMU said; then no process is left.
+        They do not before it is on record that they shall: `noted` and our own state are waited
+        for while QEMU gets ready. A service that dies earlier leaves a QEMU that has run nothing,
+        which the next one ends.
+
+        Raises `VmStartFailed` with what QEMU said, or what `noted` raises; then no process is
+        left.
         """
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
@@ -129,8 +147,6 @@ class Machine:
         )
         self.state.set(VmStatus.STARTING)
         try:
-            # On record before the spawn: whenever the service dies, the next one knows this QEMU.
-            await self.state.recorded()
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:
             self.state.set(VmStatus.ERROR, "did not start")
@@ -138,12 +154,13 @@ class Machine:
         except asyncio.CancelledError:
             self.state.set(VmStatus.STOPPED, "host-request")
             raise
-        self._note_process(process)
+        self._note_process(process, started_at=datetime.now(UTC))
         self._hold.watch(process)
         try:
-            await self._hold.connect(timeout_s=GREETING_S)
-            await self._hold.command("cont")
-            await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
+            await self._hold.connect_monitor(timeout_s=GREETING_S)
+            await noted
+            await self.state.recorded()
+            await self._hold.begin(timeout_s=RESUME_S)
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
             said = await self._end_failed_start(process)
             raise VmStartFailed(said or str(error), vm=self.state.label) from error
@@ -152,12 +169,17 @@ class Machine:
             self._hold.expected_end = "host-request"
             await self._hold.end(at_once=True)
             raise
-        await self.state.recorded()
+        # That it runs is written soon; whoever finds this QEMU again would see it, too.
 
-    def _note_process(self, process: QemuProcess) -> None:
-        if self.state.run is not None:
-            self.state.run = msgspec.structs.replace(
-                self.state.run, pid=process.pid, pid_start=process.ticks
+    def _note_process(self, process: QemuProcess, *, started_at: datetime | None = None) -> None:
+        if (run := self.state.run) is not None:
+            self.state.note(
+                msgspec.structs.replace(
+                    run,
+                    pid=process.pid,
+                    pid_start=process.ticks,
+                    started_at=started_at or run.started_at,
+                )
             )
 
     async def _end_failed_start(self, process: QemuProcess) -> str:
@@ -240,23 +262,25 @@ class Machine:
 
     async def is_listening(self, endpoint: Endpoint) -> bool:
         """Whether something in the guest takes connections that a forward leads to it."""
+        before = await self._connections(endpoint)
         try:
             async with asyncio.timeout(CONNECT_S):
                 _, writer = await asyncio.open_connection(endpoint.host_address, endpoint.host_port)
         except (OSError, TimeoutError):
             return False
         try:
-            source_port: int = writer.get_extra_info("sockname")[1]
             for _ in range(10):
-                info = await self._hold.command(
-                    "human-monitor-command", {"command-line": "info usernet"}
-                )
-                if is_established(str(info), source_port=source_port):
+                if await self._connections(endpoint) - before:
                     return True
                 await asyncio.sleep(0.02)
         finally:
             writer.transport.abort()
         return False
+
+    async def _connections(self, endpoint: Endpoint) -> frozenset[int]:
+        command = {"command-line": "info usernet"}
+        info = await self._hold.command("human-monitor-command", command)
+        return established(str(info), host_port=endpoint.host_port)
 
     async def send_break(self) -> None:
         """Send a break on the serial line."""

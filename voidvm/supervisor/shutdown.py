@@ -18,7 +18,8 @@ class StillAlive(Exception):
 
 async def ask(monitor: Monitor) -> None:
     """Press the guest's power button; a paused guest is woken, or it could not obey."""
-    if await monitor.status() == "paused":
+    # "prelaunch" is what a reset makes of a paused guest.
+    if await monitor.status() in {"paused", "prelaunch"}:
         await monitor.execute("cont")
     await monitor.execute("system_powerdown")
 
