@@ -17,35 +17,19 @@ from pathlib import Path
 import uvloop
 
 from voidvm import logs
+from voidvm.api.clients import networks, origins
+from voidvm.api.gate import Gate
+from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
-from voidvm.bus import Bus
+from voidvm.assembly import Parts, assemble
 from voidvm.config import Settings
-from voidvm.domain.catalog import parse_catalog
-from voidvm.hypervisor.identity import Identity, resolve_identity
-from voidvm.hypervisor.img import QemuImg
+from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
-from voidvm.security.passwords import Passwords
-from voidvm.security.tickets import TicketBox
-from voidvm.security.tokens import KeyUnusable, TokenSigner, load_or_create_key
+from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
-from voidvm.services.consoles import Consoles
-from voidvm.services.guests import Guests
-from voidvm.services.host import Host
-from voidvm.services.images import Images
-from voidvm.services.journal import StoredJournal
-from voidvm.services.lifecycle import Lifecycle
-from voidvm.services.recipes import catalog_text
-from voidvm.services.services import Services
-from voidvm.services.vms import Vms
-from voidvm.services.waiting import Waiting
 from voidvm.store.database import Database, StoreError
-from voidvm.store.images import ImageStore
-from voidvm.store.sessions import SessionStore
-from voidvm.store.users import UserStore
-from voidvm.store.vms import VmStore
-from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout
 
 log = logging.getLogger(__name__)
@@ -59,7 +43,7 @@ class StartRefused(Exception):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Services, Fleet]]:
+async def running(settings: Settings) -> AsyncIterator[Parts]:
     """All parts, with every VM that still runs found again; guests go on when it ends.
 
     Raises `StartRefused`.
@@ -75,67 +59,26 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Fleet]]:
             raise StartRefused(str(error)) from error
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
-            services, fleet = _assemble(settings, layout, database, key, identity, accelerator)
+            parts = assemble(
+                settings,
+                layout=layout,
+                database=database,
+                key=key,
+                launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+                accelerator=accelerator,
+            )
             accelerator.find_out_early()
-            await services.accounts.ensure_admin(settings.admin_password)
-            await _refuse_open_door(settings, services.accounts)
-            await services.vms.restore()
+            await parts.services.accounts.ensure_admin(settings.admin_password)
+            await _refuse_open_door(settings, parts.services.accounts)
+            await parts.services.vms.restore()
             try:
-                yield services, fleet
+                yield parts
             finally:
-                await fleet.release()
+                await parts.fleet.release()
+                await parts.services.audit.written()
         finally:
             await accelerator.close()
             await database.close()
-
-
-def _assemble(
-    settings: Settings,
-    layout: Layout,
-    database: Database,
-    key: bytes,
-    identity: Identity | None,
-    accelerator: Accelerator,
-) -> tuple[Services, Fleet]:
-    bus = Bus()
-    vm_store = VmStore(database)
-    accounts = Accounts(
-        UserStore(database),
-        SessionStore(database),
-        signer=TokenSigner(key),
-        passwords=Passwords(),
-        settings=settings.auth,
-        bus=bus,
-    )
-    fleet = Fleet(
-        layout=layout,
-        launcher=Launcher(binary=settings.qemu.binary, identity=identity),
-        journal=StoredJournal(vm_store),
-        bus=bus,
-        history_bytes=settings.console.history_bytes,
-    )
-    catalog = parse_catalog(catalog_text())
-    images = Images(ImageStore(database), layout=layout, catalog=catalog)
-    guests = Guests(images=images, layout=layout, accel=accelerator.of_host)
-    vms = Vms(
-        vm_store,
-        fleet=fleet,
-        images=images,
-        guests=guests,
-        img=QemuImg(settings.qemu.img_binary),
-        layout=layout,
-        bus=bus,
-    )
-    services = Services(
-        accounts=accounts,
-        vms=vms,
-        lifecycle=Lifecycle(vm_store, vms=vms, fleet=fleet, guests=guests, layout=layout),
-        waiting=Waiting(vms=vms, fleet=fleet),
-        consoles=Consoles(vms=vms, fleet=fleet, tickets=TicketBox(), accounts=accounts, bus=bus),
-        images=images,
-        host=Host(fleet=fleet),
-    )
-    return services, fleet
 
 
 def _prepare(settings: Settings) -> Layout:
@@ -190,21 +133,42 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def gate_of(settings: Settings, parts: Parts) -> Gate:
+    """What every request passes, as configured."""
+    return Gate(
+        services=parts.services,
+        bus=parts.bus,
+        proxies=networks(settings.server.trusted_proxies),
+        requests=RequestLimit(settings.limits.requests_per_minute),
+        sockets=SocketPlaces(settings.limits.websockets_per_user),
+        origins=origins(settings.server.allowed_origins),
+    )
+
+
+def _check_server(settings: Settings) -> None:
+    """Raise `StartRefused` for addresses and origins that nothing could ever fit."""
+    for key, check, texts in (
+        ("trusted_proxies", networks, settings.server.trusted_proxies),
+        ("allowed_origins", origins, settings.server.allowed_origins),
+    ):
+        try:
+            check(texts)
+        except ValueError as error:
+            raise StartRefused(f"[server] {key}: {error}") from error
+
+
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
-    async with running(settings) as (services, fleet):
+    _check_server(settings)
+    async with running(settings) as parts:
+        fleet = parts.fleet
         try:
             listener = listen(settings.server.host, settings.server.port)
         except OSError as error:
             raise StartRefused(
                 f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}"
             ) from error
-        app = create_app(
-            services,
-            origins=settings.server.allowed_origins,
-            proxies=settings.server.trusted_proxies,
-            body_bytes=settings.limits.body_bytes,
-        )
+        app = create_app(gate_of(settings, parts), body_bytes=settings.limits.body_bytes)
         async with served(app, listener):
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))

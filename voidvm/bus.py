@@ -27,12 +27,22 @@ class VmDeleted(Struct, frozen=True, kw_only=True):
 
 
 class SessionEnded(Struct, frozen=True, kw_only=True):
-    """A session was ended: its sockets must close."""
+    """A session or API token was ended: its sockets must close."""
 
     session_id: str
 
 
-News = VmStatusChanged | VmDeleted | SessionEnded
+class AccessChanged(Struct, frozen=True, kw_only=True):
+    """A user may do something else than before, or nothing: its sockets must close.
+
+    `but`: the session that goes on, the one from which the change was made.
+    """
+
+    user_id: str
+    but: str | None = None
+
+
+News = VmStatusChanged | VmDeleted | SessionEnded | AccessChanged
 Listener = Callable[[News], None]
 
 

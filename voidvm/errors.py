@@ -5,11 +5,12 @@ The tree::
     VoidVMError
     ├── ValidationFailed, UnknownOs                     400
     ├── Unauthorized, InvalidCredentials, SessionEnded  401
-    ├── Forbidden, OriginRefused                        403
-    ├── NotFound, VmNotFound, ImageNotFound             404
+    ├── Forbidden, QuotaExceeded, OriginRefused, …      403
+    ├── NotFound, VmNotFound, ImageNotFound, …          404
     ├── MethodNotAllowed                                405
     ├── WaitTimeout                                     408
     ├── VmAlreadyRunning, VmNotRunning, VmBusy, …       409
+    ├── PreconditionFailed                              412
     ├── PayloadTooLarge                                 413
     ├── UnsupportedMediaType                            415
     ├── RateLimited                                     429
@@ -116,6 +117,23 @@ class Forbidden(VoidVMError):
     en, zh = "The permission '{permission}' is needed.", "需要权限“{permission}”。"
 
 
+class PasswordChangeRequired(VoidVMError):
+    """The user must change its password before it may do anything else."""
+
+    code, status = "PASSWORD_CHANGE_REQUIRED", 403
+    en, zh = "The password must be changed first.", "必须先修改密码。"
+    hint = 'Send PATCH /api/v1/auth/me {"password": {"current": "…", "new": "…"}}.'
+
+
+class QuotaExceeded(VoidVMError):
+    """The user's plan does not allow more; `details` has the figures."""
+
+    code, status = "QUOTA_EXCEEDED", 403
+    en = "The plan's limit of {limit} {what} would be passed."
+    zh = "将超出套餐限额：{what} 上限为 {limit}。"
+    hint = "GET /api/v1/auth/me shows quota and usage; delete or shrink something, or ask an admin."
+
+
 class OriginRefused(VoidVMError):
     """A browser page of another origin asked for a WebSocket."""
 
@@ -143,6 +161,20 @@ class ImageNotFound(VoidVMError):
 
     code, status = "IMAGE_NOT_FOUND", 404
     en, zh = "There is no image '{image}'.", "没有镜像“{image}”。"
+
+
+class UserNotFound(VoidVMError):
+    """There is no such user."""
+
+    code, status = "USER_NOT_FOUND", 404
+    en, zh = "There is no user '{user}'.", "没有用户“{user}”。"
+
+
+class TokenNotFound(VoidVMError):
+    """There is no such API token, or it belongs to somebody else."""
+
+    code, status = "TOKEN_NOT_FOUND", 404
+    en, zh = "There is no API token '{token}'.", "没有 API 令牌“{token}”。"
 
 
 class MethodNotAllowed(VoidVMError):
@@ -201,6 +233,31 @@ class NameTaken(VoidVMError):
     en, zh = "The name '{name}' is taken.", "名称“{name}”已被使用。"
 
 
+class IdempotencyConflict(VoidVMError):
+    """The idempotency key was used for another request."""
+
+    code, status = "IDEMPOTENCY_CONFLICT", 409
+    en = "This Idempotency-Key was used for another request."
+    zh = "该 Idempotency-Key 已用于其他请求。"
+    hint = "Use a new key for a new request."
+
+
+class UserOwnsObjects(VoidVMError):
+    """The user owns VMs or images; `details` says how many."""
+
+    code, status = "USER_OWNS_OBJECTS", 409
+    en, zh = "The user '{user}' still owns VMs or images.", "用户“{user}”仍拥有虚拟机或镜像。"
+    hint = "Delete them, or give them to somebody: DELETE /users/{id}?transferTo=<user>."
+
+
+class LastAdmin(VoidVMError):
+    """Nobody could administer the service any more."""
+
+    code, status = "LAST_ADMIN", 409
+    en, zh = "'{user}' is the last active admin.", "“{user}”是最后一个可用的管理员。"
+    hint = "Make another user an admin first."
+
+
 class ImageNotReady(VoidVMError):
     """The catalogue knows the image, but it is not on this host yet."""
 
@@ -214,6 +271,14 @@ class PortInUse(VoidVMError):
     code, status = "PORT_IN_USE", 409
     en, zh = "The host port {port} is in use.", "主机端口 {port} 已被占用。"
     hint = "Choose another hostPort, or 0 to have one chosen at each start."
+
+
+class PreconditionFailed(VoidVMError):
+    """`If-Match` does not fit the object's `ETag`: somebody has changed it meanwhile."""
+
+    code, status = "PRECONDITION_FAILED", 412
+    en, zh = "The object has been changed meanwhile.", "对象已被更改。"
+    hint = "Read it again, look whether the change still makes sense, and send its new ETag."
 
 
 class PayloadTooLarge(VoidVMError):
@@ -236,6 +301,7 @@ class RateLimited(VoidVMError):
 
     code, status, retryable = "RATE_LIMITED", 429, True
     en, zh = "Too many requests.", "请求过多。"
+    hint = "Wait as long as Retry-After says."
 
 
 class InternalError(VoidVMError):

@@ -12,6 +12,7 @@ from benchlib.plan import Plan
 from benchlib.service import Failed, Json, Service, service
 from voidvm.domain.account import Principal
 from voidvm.domain.fields import new_vm_id
+from voidvm.domain.quota import Plans
 from voidvm.domain.vm import Disk, Hardware, VmRecord
 from voidvm.store.database import Database
 from voidvm.store.users import UserStore
@@ -57,14 +58,15 @@ def define(ours: Service, vms: int) -> None:
 
 async def _insert(ours: Service, vms: int) -> None:
     database = await Database.open(ours.data / "voidvm.db")
+    plans = Plans({})
     try:
-        admin = await UserStore(database).by_username("admin")
+        admin = await UserStore(database, plans=plans).find("admin")
         if admin is None:
             raise Failed("the service has made no admin")
         owner = Principal(
             user_id=admin.id, username="admin", role="admin", session_id="", permissions=frozenset()
         )
-        store = VmStore(database)
+        store = VmStore(database, plans=plans)
         for number in range(vms):
             await store.insert(_record(owner, number))
     finally:

@@ -28,6 +28,7 @@ from tests.support.service import PASSWORD
 from voidvm import app, config
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
+from voidvm.assembly import Parts
 from voidvm.bus import News, SessionEnded, VmStatusChanged
 from voidvm.services.services import Services
 from voidvm.supervisor.fleet import Fleet
@@ -73,8 +74,7 @@ class LocalService:
         self.url = ""
         self.news: list[News] = []
         self.errors = _Errors()
-        self._services: Services | None = None
-        self._fleet: Fleet | None = None
+        self._parts: Parts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop, self._over = asyncio.Event(), asyncio.Event()
         self._thread: threading.Thread | None = None
@@ -143,16 +143,11 @@ class LocalService:
         # As `app.serve_until`, with the parts at hand.
         async with AsyncExitStack() as stack:
             with self._fakes():
-                services, fleet = await stack.enter_async_context(app.running(settings))
-            self._services, self._fleet = services, fleet
-            services.consoles.bus.subscribe(self.news.append)
+                parts = self._parts = await stack.enter_async_context(app.running(settings))
+            parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
-            sanic = create_app(
-                services,
-                origins=settings.server.allowed_origins,
-                proxies=settings.server.trusted_proxies,
-                body_bytes=settings.limits.body_bytes,
-            )
+            gate = app.gate_of(settings, parts)
+            sanic = create_app(gate, body_bytes=settings.limits.body_bytes)
             await stack.enter_async_context(served(sanic, listener))
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             is_up.set()
@@ -184,14 +179,14 @@ class LocalService:
     @property
     def services(self) -> Services:
         """The use cases."""
-        assert self._services is not None
-        return self._services
+        assert self._parts is not None
+        return self._parts.services
 
     @property
     def fleet(self) -> Fleet:
         """The machines."""
-        assert self._fleet is not None
-        return self._fleet
+        assert self._parts is not None
+        return self._parts.fleet
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine on the service's loop."""

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
-from sanic import Request
 
 from voidvm import errors
-from voidvm.api.dispatch import check_permission
 from voidvm.api.routing import Answer, Call, Nothing, RawAnswer, endpoint
 from voidvm.api.sockets import Socket, SocketClosed
-from voidvm.bus import News, SessionEnded, VmDeleted
-from voidvm.domain.account import Permission, Principal
+from voidvm.api.upgrade import SocketCall
+from voidvm.bus import News, VmDeleted
+from voidvm.domain.account import Principal
 from voidvm.domain.console import ConsoleMode, SendRequest, Sent, Ticket, TicketRequest
+from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 from voidvm.errors import VoidVMError
 from voidvm.services.consoles import OpenConsole, Since
@@ -24,7 +24,7 @@ from voidvm.supervisor.console import StatusNotice, ViewersNotice
 from voidvm.supervisor.history import Gap, Output
 
 SUBPROTOCOL = "voidvm.console.v1"
-SESSION_ENDED, DELETED = 4408, 4410
+DELETED = 4410
 
 
 class ConsoleQuery(Value, frozen=True, kw_only=True):
@@ -76,21 +76,19 @@ _control = msgspec.json.Decoder(_Ping | _Resync | _Break)
     is_socket=True,
     errors=(errors.VmNotFound, errors.OriginRefused),
 )
-async def attach_console(call: Call[Nothing, ConsoleQuery]) -> Answer:
+async def attach_console(call: SocketCall[ConsoleQuery]) -> Answer:
     """Attach to the serial console by WebSocket; everything is checked before the 101."""
-    request, query = call.request, call.query
-    _check_origin(request)
-    grant = await _authorize(call)
-    record = await call.services.vms.find(grant.principal, call.path["vm"])
+    query, upgrade, consoles = call.query, call.upgrade, call.services.consoles
+    upgrade.check_origin()
+    principal, mode = await _authorize(call)
+    record = await call.services.vms.find(principal, call.path["vm"])
     since: Since = int(query.since) if query.since and query.since.isdigit() else None
     if query.since == "end":
         since = "end"
-    offers = _offered(request)
-    async with call.services.consoles.opened(record, since=since, mode=grant.mode) as console:
-        socket = request.ctx.upgrade(SUBPROTOCOL if SUBPROTOCOL in offers else None)
-        unsubscribe = call.services.consoles.bus.subscribe(
-            _closer(socket, vm_id=record.id, session_id=grant.principal.session_id)
-        )
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in upgrade.offers else None
+    async with consoles.opened(record, since=since, mode=mode) as console:
+        socket = upgrade.open(principal, subprotocol=subprotocol)
+        unsubscribe = consoles.bus.subscribe(_closer(socket, vm_id=record.id))
         try:
             await _converse(socket, console, vm_id=record.id)
         finally:
@@ -98,60 +96,31 @@ async def attach_console(call: Call[Nothing, ConsoleQuery]) -> Answer:
     return Answer(data=None)
 
 
-class _Grant(Struct, frozen=True):
-    principal: Principal
-    mode: ConsoleMode
-
-
-async def _authorize(call: Call[Nothing, ConsoleQuery]) -> _Grant:
+async def _authorize(call: SocketCall[ConsoleQuery]) -> tuple[Principal, ConsoleMode]:
     """Who connects, and in which mode: by header, query token or ticket."""
-    request, query, accounts = call.request, call.query, call.services.accounts
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    ticket = query.ticket or next(
-        (
-            offer.removeprefix("ticket.")
-            for offer in _offered(request)
-            if offer.startswith("ticket.")
-        ),
-        None,
-    )
-    token = bearer.strip() if scheme.lower() == "bearer" else query.token
+    query, upgrade = call.query, call.upgrade
+    tickets = [one.removeprefix("ticket.") for one in upgrade.offers if one.startswith("ticket.")]
+    ticket = query.ticket or next(iter(tickets), None)
+    token = upgrade.bearer or query.token
     if token:
-        principal = await accounts.authenticate(token)
-        check_permission(principal, Permission.VM_CONSOLE)
-        return _Grant(principal, query.mode)
+        principal = await call.services.accounts.authenticate(token)
+        await upgrade.admit(principal)
+        return principal, query.mode
     if ticket:
         found = await call.services.consoles.redeem(ticket, call.path["vm"])
         if found is None:
             raise errors.Unauthorized("the ticket is not valid here, used or too old")
-        check_permission(found[0], Permission.VM_CONSOLE)
+        await upgrade.admit(found[0])
         # A ticket for reading never becomes one for writing.
         is_read = found[1] == "read" or query.mode == "read"
-        return _Grant(found[0], "read" if is_read else "write")
+        return found[0], "read" if is_read else "write"
     raise errors.Unauthorized
 
 
-def _offered(request: Request) -> list[str]:
-    header = request.headers.get("sec-websocket-protocol", "")
-    return [offer.strip() for offer in header.split(",") if offer.strip()]
-
-
-def _check_origin(request: Request) -> None:
-    """Browsers name the page's origin; a page that is not ours may not use a visitor's network."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return
-    own = {f"http://{request.host}", f"https://{request.host}"}
-    if origin not in own and origin not in request.app.ctx.origins:
-        raise errors.OriginRefused(origin=origin)
-
-
-def _closer(socket: Socket, *, vm_id: str, session_id: str) -> Callable[[News], None]:
+def _closer(socket: Socket, *, vm_id: str) -> Callable[[News], None]:
     def on_news(news: News) -> None:
         if isinstance(news, VmDeleted) and news.vm_id == vm_id:
             socket.close(DELETED, "the VM was deleted")
-        elif isinstance(news, SessionEnded) and news.session_id == session_id:
-            socket.close(SESSION_ENDED, "the session ended")
 
     return on_news
 
@@ -243,6 +212,7 @@ async def _say(socket: Socket, kind: str, **fields: object) -> None:
     body=TicketRequest,
     returns=Ticket,
     status=201,
+    is_secret=True,
     done=("Ticket issued.", "票据已签发。"),
     errors=(errors.VmNotFound,),
 )

@@ -1,10 +1,13 @@
-"""From a raw request to a handler's typed call: credential, permission, body, query."""
+"""From a raw request to a handler's typed call, and from its result or failure to an answer."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from sanic import Request
@@ -18,49 +21,18 @@ from sanic.exceptions import (
 from sanic.response import HTTPResponse
 
 from voidvm import errors
-from voidvm.api.responses import failure, success
+from voidvm.api.clients import NOBODY, address_of, check_access, identify
+from voidvm.api.gate import Gate
+from voidvm.api.responses import failure, replay, stored, success
 from voidvm.api.routing import Access, Call, Endpoint, Nothing
-from voidvm.domain.account import Permission, Principal
+from voidvm.domain.account import Principal
+from voidvm.domain.audit import AuditEntry, level_of
+from voidvm.domain.etag import Precondition
+from voidvm.domain.idempotency import StoredAnswer
 from voidvm.domain.validation import decode
 from voidvm.errors import FieldProblem, VoidVMError
-from voidvm.services.services import Services
 
 log = logging.getLogger(__name__)
-
-NOBODY = Principal(user_id="", username="", role="user", session_id="", permissions=frozenset())
-
-
-async def build_call(
-    request: Request, endpoint: Endpoint, services: Services, path: dict[str, str]
-) -> Call[Any, Any]:
-    """The typed call of a request. Raises whatever is wrong with it."""
-    principal = await identify(request, endpoint.access, services)
-    return Call(
-        services=services,
-        principal=principal,
-        path=path,
-        body=_body(request, endpoint),
-        query=read_query(request, endpoint),
-        request=request,
-    )
-
-
-async def identify(request: Request, access: Permission | Access, services: Services) -> Principal:
-    """The caller. Raises `Unauthorized`, `SessionEnded` or `Forbidden`."""
-    if access is Access.PUBLIC:
-        return NOBODY
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise errors.Unauthorized
-    principal = await services.accounts.authenticate(token.strip())
-    check_permission(principal, access)
-    return principal
-
-
-def check_permission(principal: Principal, access: Permission | Access) -> None:
-    """Raise `Forbidden` unless the caller has the permission."""
-    if isinstance(access, Permission) and not principal.may(access):
-        raise errors.Forbidden(permission=access)
 
 
 def _body(request: Request, endpoint: Endpoint) -> Any:
@@ -86,24 +58,117 @@ def read_query(request: Request, endpoint: Endpoint) -> Any:
     return decode(endpoint.query, values, is_text=True)
 
 
-def http_handler(endpoint: Endpoint, services: Services) -> Callable[..., Awaitable[HTTPResponse]]:
-    """The server's handler of an endpoint."""
+def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTPResponse]]:
+    """The server's handler of an endpoint: every answer, good or bad, leaves through here."""
 
     async def handle(request: Request, **path: str) -> HTTPResponse:
-        call = await build_call(request, endpoint, services, path)
-        return success(request, endpoint, await endpoint.handler(call))
+        try:
+            response = await _answer(request, endpoint, gate, path)
+        except Exception as error:  # noqa: BLE001 - told to the client and logged
+            response = error_response(request, error)
+        note(request, endpoint, gate, status=response.status)
+        return response
 
     handle.__name__ = endpoint.name
     return handle
 
 
+async def _answer(
+    request: Request, endpoint: Endpoint, gate: Gate, path: dict[str, str]
+) -> HTTPResponse:
+    principal = await admit(request, endpoint, gate)
+    check_access(principal, endpoint)
+    call = Call(
+        services=gate.services,
+        principal=principal,
+        path=path,
+        body=_body(request, endpoint),
+        query=read_query(request, endpoint),
+        precondition=Precondition.parse(request.headers.get("if-match")),
+        address=request.ctx.address,
+        request=request,
+    )
+
+    key = request.headers.get("idempotency-key")
+    if key is None or endpoint.method != "POST" or endpoint.access is Access.PUBLIC:
+        return success(request, endpoint, await endpoint.handler(call))
+    return await _answer_once(request, endpoint, call, key)
+
+
+async def _answer_once(
+    request: Request, endpoint: Endpoint, call: Call[Any, Any], key: str
+) -> HTTPResponse:
+    async def work() -> StoredAnswer:
+        try:
+            return stored(success(request, endpoint, await endpoint.handler(call)))
+        except VoidVMError as error:
+            is_final = error.status < 500 and not error.retryable
+            return stored(error_response(request, error), is_final=is_final)
+
+    digest = hashlib.sha256()
+    for part in (request.method, request.path, request.query_string):
+        digest.update(part.encode() + b"\0")
+    digest.update(request.body)
+    answer = await call.services.idempotency.once(
+        call.principal.user_id,
+        key,
+        request_hash=digest.hexdigest(),
+        is_secret=endpoint.is_secret,
+        work=work,
+    )
+    return replay(answer)
+
+
+async def admit(request: Request, endpoint: Endpoint, gate: Gate) -> Principal:
+    """The caller, counted against its limit: a user by its id, everybody else by address.
+
+    Raises `Unauthorized`, `SessionEnded`, `RateLimited`.
+    """
+    request.ctx.address = address = address_of(request, gate.proxies)
+    try:
+        principal = await identify(request, endpoint, gate.services.accounts)
+    except VoidVMError:
+        request.ctx.limits = await gate.requests.take("address", address)
+        raise
+    request.ctx.principal = principal
+    if endpoint.is_limited:
+        kind = ("user", principal.user_id) if principal.user_id else ("address", address)
+        request.ctx.limits = await gate.requests.take(*kind)
+    return principal
+
+
+def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> None:
+    """Put what was done, or tried, into the audit log; mere looking is not kept."""
+    if endpoint.method == "GET" and not endpoint.is_socket:
+        return
+    principal = getattr(request.ctx, "principal", NOBODY)
+    claimed = getattr(request.ctx, "claimed", None)
+    path = request.match_info
+    gate.services.audit.note(
+        AuditEntry(
+            at=datetime.now(UTC),
+            level=level_of(status),
+            user_id=principal.user_id or None,
+            username=principal.username or claimed,
+            address=getattr(request.ctx, "address", "unknown"),
+            action=endpoint.name,
+            target=getattr(request.ctx, "target", None) or next(iter(path.values()), None),
+            status=status,
+            code=getattr(request.ctx, "error_code", None),
+            request_id=request.ctx.request_id,
+        )
+    )
+
+
 def error_response(request: Request, exception: Exception) -> HTTPResponse:
     """Any failure as an envelope; what is our fault goes to the log with its traceback."""
     if not hasattr(request.ctx, "request_id"):
-        request.ctx.request_id = request.id.hex if hasattr(request.id, "hex") else str(request.id)
+        request.ctx.request_id = uuid4().hex
     error = _as_ours(request, exception)
     if error.status >= 500 and not isinstance(exception, VoidVMError | RequestCancelled):
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
+    request.ctx.error_code = error.code
+    request.ctx.limits = error.fields.get("headers") or getattr(request.ctx, "limits", {})
     response = failure(request, error)
     response.headers["x-request-id"] = request.ctx.request_id
     if isinstance(exception, MethodNotAllowed):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from voidvm import errors
 from voidvm.api.paging import Page, PageQuery, page_of
 from voidvm.api.routing import Answer, Call, Nothing, endpoint
-from voidvm.domain.account import Permission
 from voidvm.domain.image import CatalogItem, Image, ImageKind
+from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 
 

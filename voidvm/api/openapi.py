@@ -11,7 +11,7 @@ import msgspec
 
 from voidvm import __version__, errors
 from voidvm.api.routing import Access, Endpoint, Nothing
-from voidvm.domain.account import Permission
+from voidvm.domain.permission import Permission
 from voidvm.errors import VoidVMError
 
 Json = dict[str, Any]
@@ -183,6 +183,10 @@ def _errors(record: Endpoint) -> dict[int, list[type[VoidVMError]]]:
         kinds += _WITH_BODY
     if record.access is not Access.PUBLIC:
         kinds += [errors.Unauthorized, errors.SessionEnded]
+        if record.method == "POST":
+            kinds.append(errors.IdempotencyConflict)
+        if not record.is_open_before_password_change:
+            kinds.append(errors.PasswordChangeRequired)
     if isinstance(record.access, Permission):
         kinds.append(errors.Forbidden)
     found: dict[int, list[type[VoidVMError]]] = defaultdict(list)

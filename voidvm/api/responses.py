@@ -9,6 +9,8 @@ from sanic import Request
 from sanic.response import HTTPResponse
 
 from voidvm.api.routing import Answer, Endpoint, RawAnswer
+from voidvm.domain.etag import etag
+from voidvm.domain.idempotency import StoredAnswer
 from voidvm.errors import VoidVMError
 
 JSON = "application/json"
@@ -16,8 +18,9 @@ _encoder = msgspec.json.Encoder()
 
 
 def language(request: Request) -> str:
-    """The language that the client wants: "zh" or "en", which is the default."""
-    best, weight_of_best = "en", 0.0
+    """The language that the client or else its user wants: "zh" or "en", which is the default."""
+    principal = getattr(request.ctx, "principal", None)
+    best, weight_of_best = (principal.language if principal else None) or "en", 0.0
     for part in request.headers.get("accept-language", "").split(","):
         tag, _, parameters = part.strip().partition(";")
         primary = tag.partition("-")[0].lower()
@@ -42,9 +45,20 @@ def success(request: Request, endpoint: Endpoint, answer: Answer | RawAnswer) ->
         **answer.beside,
     }
     status = answer.status or endpoint.status
+    if (version := _version(answer.data)) is not None:
+        answer.headers.setdefault("etag", version)
     return HTTPResponse(
         _encoder.encode(content), status=status, headers=answer.headers, content_type=JSON
     )
+
+
+def _version(data: object) -> str | None:
+    """The ETag of an object; lists and mere answers have none."""
+    changed_at = getattr(data, "updated_at", None) or getattr(data, "created_at", None)
+    object_id = getattr(data, "id", None)
+    if isinstance(object_id, str) and isinstance(changed_at, datetime):
+        return etag(object_id, changed_at)
+    return None
 
 
 def failure(request: Request, error: VoidVMError) -> HTTPResponse:
@@ -62,6 +76,32 @@ def failure(request: Request, error: VoidVMError) -> HTTPResponse:
         content["hint"] = error.hint
     body = {"success": False, "error": content, "timestamp": datetime.now(UTC)}
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    if (wait_s := error.fields.get("retry_after")) is not None:
+        headers["retry-after"] = str(wait_s)
     return HTTPResponse(
         _encoder.encode(body), status=error.status, headers=headers, content_type=JSON
     )
+
+
+# What belongs to an answer itself; the rest belongs to the moment in which it is given.
+_KEPT_HEADERS = frozenset({"location", "etag"})
+
+
+def stored(response: HTTPResponse, *, is_final: bool = True) -> StoredAnswer:
+    """A response as a value that can be kept."""
+    headers = {
+        name.lower(): value
+        for name, value in response.headers.items()
+        if name.lower() in _KEPT_HEADERS
+    }
+    return StoredAnswer(
+        status=response.status, headers=headers, body=response.body or b"", is_final=is_final
+    )
+
+
+def replay(answer: StoredAnswer) -> HTTPResponse:
+    """A kept answer as a response; `Idempotency-Replayed` says when it is not the first."""
+    headers = dict(answer.headers)
+    if answer.is_replayed:
+        headers["idempotency-replayed"] = "true"
+    return HTTPResponse(answer.body, status=answer.status, headers=headers, content_type=JSON)

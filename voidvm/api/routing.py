@@ -15,7 +15,9 @@ from typing import Any, Generic, Literal, TypeVar
 from msgspec import Struct
 from sanic import Request
 
-from voidvm.domain.account import Permission, Principal
+from voidvm.domain.account import Principal
+from voidvm.domain.etag import ANY, Precondition
+from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 from voidvm.errors import VoidVMError
 from voidvm.services.services import Services
@@ -46,6 +48,8 @@ class Call(Generic[B, Q]):
     path: dict[str, str]
     body: B
     query: Q
+    precondition: Precondition = ANY
+    address: str = ""
     request: Request
 
 
@@ -71,7 +75,7 @@ class RawAnswer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-Handler = Callable[[Call[Any, Any]], Awaitable[Answer | RawAnswer]]
+Handler = Callable[[Any], Awaitable[Answer | RawAnswer]]
 H = TypeVar("H", bound=Handler)
 
 
@@ -93,6 +97,9 @@ class Endpoint:
     tag: str
     media_type: str | None
     is_socket: bool
+    is_secret: bool
+    is_limited: bool
+    is_open_before_password_change: bool
 
     @property
     def name(self) -> str:
@@ -126,10 +133,14 @@ def endpoint(
     errors: tuple[type[VoidVMError], ...] = (),
     media_type: str | None = None,
     is_socket: bool = False,
+    is_secret: bool = False,
+    is_limited: bool = True,
+    is_open_before_password_change: bool = False,
 ) -> Callable[[H], H]:
     """Register a handler; its docstring is the summary, its module the tag.
 
     `access` has no default: an endpoint that does not say who may call it cannot be written.
+    `is_secret`: its answer holds a secret, which must not be kept on disk.
     """
 
     def register(handler: H) -> H:
@@ -149,6 +160,9 @@ def endpoint(
                 tag=handler.__module__.rpartition(".")[2],
                 media_type=media_type,
                 is_socket=is_socket,
+                is_secret=is_secret,
+                is_limited=is_limited,
+                is_open_before_password_change=is_open_before_password_change,
             )
         )
         return handler

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from uuid import uuid4
 
 from sanic import Request, Sanic
 from sanic.config import Config
@@ -11,17 +12,23 @@ from sanic.response import HTTPResponse
 from sanic_ext import Extend
 
 # Importing a noun registers its endpoints.
-from voidvm.api import auth, console, docs, images, system, vms
+from voidvm.api import audit, auth, console, docs, images, roles, system, tokens, users, vms
 from voidvm.api.dispatch import error_response, http_handler
+from voidvm.api.gate import Gate
 from voidvm.api.routing import ENDPOINTS
-from voidvm.api.sockets import socket_handler
-from voidvm.services.services import Services
+from voidvm.api.upgrade import socket_handler
 
 BASE = "/api/v1"
-NOUNS = (auth, console, docs, images, system, vms)
+NOUNS = (audit, auth, console, docs, images, roles, system, tokens, users, vms)
 
 # Above the longest stop and wait that a client may ask for.
 LONGEST_ANSWER_S = 3 * 3600
+_EXPOSED = [
+    *("x-request-id", "location", "etag", "x-console-offset", "retry-after"),
+    *("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "idempotency-replayed"),
+]
+# What a client may name its request; anything else is named by us.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class _Errors(ErrorHandler):  # type: ignore[misc]  # Sanic's class has no types
@@ -32,10 +39,9 @@ class _Errors(ErrorHandler):  # type: ignore[misc]  # Sanic's class has no types
         return error_response(request, exception)
 
 
-def create_app(
-    services: Services, *, origins: Sequence[str], body_bytes: int, proxies: Sequence[str]
-) -> Sanic:
-    """The application, ready to be served; `origins` are the foreign pages that may call it."""
+def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
+    """The application, ready to be served."""
+    origins = sorted(gate.origins)
     config = Config(env_prefix=None)
     config.update(
         {
@@ -44,22 +50,20 @@ def create_app(
             "RESPONSE_TIMEOUT": LONGEST_ANSWER_S,
             "KEEP_ALIVE_TIMEOUT": 75,
             "FALLBACK_ERROR_FORMAT": "json",
-            "PROXIES_COUNT": 1 if proxies else None,
             "OAS": False,
             "HEALTH": False,
             "CORS": bool(origins),
-            "CORS_ORIGINS": list(origins),
+            "CORS_ORIGINS": origins,
             "CORS_ALLOW_HEADERS": ["authorization", "content-type", "idempotency-key", "if-match"],
-            "CORS_EXPOSE_HEADERS": ["x-request-id", "location", "etag", "x-console-offset"],
+            "CORS_EXPOSE_HEADERS": _EXPOSED,
         }
     )
     app = Sanic("voidvm", config=config, error_handler=_Errors(), configure_logging=False)
-    app.ctx.origins = frozenset(origins)
     # The description lists what is served; sanic-ext's own writes invalid schemas for structs.
     Extend(app, built_in_extensions=False, oas=False) if not origins else Extend(app)
     for endpoint in ENDPOINTS:
         outside = endpoint.path.startswith(("/health", "/docs", "/metrics"))
-        handler = (socket_handler if endpoint.is_socket else http_handler)(endpoint, services)
+        handler = (socket_handler if endpoint.is_socket else http_handler)(endpoint, gate)
         app.add_route(
             handler,
             endpoint.route if outside else BASE + endpoint.route,
@@ -73,12 +77,15 @@ def create_app(
 
 
 async def _number(request: Request) -> None:
-    request.ctx.request_id = request.id.hex if hasattr(request.id, "hex") else str(request.id)
+    wanted = request.headers.get("x-request-id", "")
+    request.ctx.request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
 
 
 async def _sign(request: Request, response: HTTPResponse) -> None:
     if hasattr(request.ctx, "request_id"):
         response.headers["x-request-id"] = request.ctx.request_id
+    for name, value in getattr(request.ctx, "limits", {}).items():
+        response.headers[name] = value
     response.headers.setdefault("cache-control", "no-store")
     response.headers.setdefault("x-content-type-options", "nosniff")
 

@@ -12,8 +12,7 @@ import asyncio
 import logging
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Final
 
 from sanic import Request
@@ -26,10 +25,7 @@ from websockets.typing import Subprotocol
 
 from voidvm import errors
 from voidvm.api import frames
-from voidvm.api.dispatch import NOBODY, error_response, read_query
-from voidvm.api.routing import Call, Endpoint, Nothing
 from voidvm.errors import FieldProblem
-from voidvm.services.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +40,7 @@ BACKLOG_BYTES: Final = 262_144
 WRITE_HIGH_BYTES: Final = 65_536
 
 TOO_SLOW: Final = 4429
+TOO_MANY: Final = 4429
 SERVICE_STOPS: Final = 1001
 
 
@@ -353,48 +350,3 @@ class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class 
 def _no_handshake(words: str) -> errors.ValidationFailed:
     problem = FieldProblem("upgrade", words or "must be a WebSocket handshake")
     return errors.ValidationFailed(f"this address is a WebSocket: {words}", errors=[problem])
-
-
-Upgrade = Callable[[str | None], Socket]
-
-
-def socket_handler(endpoint: Endpoint, services: Services) -> Callable[..., Awaitable[object]]:
-    """The server's handler of a socket endpoint.
-
-    The endpoint's own handler checks the caller and the object first, while an error is still an
-    HTTP answer; the 101 is sent only by `request.ctx.upgrade`.
-    """
-
-    async def handle(request: Request, **path: str) -> object:
-        sockets: list[Socket] = []
-
-        def upgrade(subprotocol: str | None) -> Socket:
-            connection = request.transport.get_protocol()
-            sockets.append(connection.upgrade(request, subprotocol=subprotocol))
-            return sockets[0]
-
-        request.ctx.upgrade = upgrade
-        call = Call(
-            services=services,
-            principal=NOBODY,
-            path=path,
-            body=Nothing(),
-            query=read_query(request, endpoint),
-            request=request,
-        )
-        try:
-            await endpoint.handler(call)
-        except SocketClosed:
-            pass
-        except Exception as error:
-            if not sockets:
-                return error_response(request, error)
-            log.exception("socket of request %s failed", request.ctx.request_id)
-            sockets[0].close(1011, "internal error")
-        with suppress(IndexError):
-            sockets[0].close()
-        return None
-
-    handle.__name__ = endpoint.name
-    handle.is_websocket = True  # type: ignore[attr-defined]  # the server then expects no answer
-    return handle

@@ -6,7 +6,7 @@ from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
 from voidvm.domain.health import Health
 
 
-@endpoint("GET", "/health", access=Access.PUBLIC, returns=Health)
+@endpoint("GET", "/health", access=Access.PUBLIC, returns=Health, is_limited=False)
 async def get_health(call: Call[Nothing, Nothing]) -> Answer:
     """Whether the service works; needs no credential."""
     health = call.services.host.health()

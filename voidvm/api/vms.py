@@ -9,7 +9,7 @@ from msgspec import Meta
 from voidvm import errors
 from voidvm.api.paging import Page, PageQuery, page_of
 from voidvm.api.routing import Answer, Call, Nothing, endpoint
-from voidvm.domain.account import Permission
+from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.views import show
 from voidvm.domain.vm import (
@@ -98,6 +98,7 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
         errors.UnknownOs,
         errors.ImageNotReady,
         errors.NameTaken,
+        errors.QuotaExceeded,
         errors.NoSpace,
         errors.VmStartFailed,
         errors.NotEnoughMemory,
@@ -127,6 +128,8 @@ _CHANGE_ERRORS = (
     errors.VmNotFound,
     errors.VmBusy,
     errors.NameTaken,
+    errors.QuotaExceeded,
+    errors.PreconditionFailed,
     errors.CommandFailed,
     errors.NoSpace,
 )
@@ -143,7 +146,11 @@ _CHANGE_ERRORS = (
 )
 async def change_vm(call: Call[VmPatch, Nothing]) -> Answer:
     """Change a VM; while it runs, new hardware waits in `pending` for the next start."""
-    return Answer(data=await call.services.vms.change(call.principal, call.path["vm"], call.body))
+    return Answer(
+        data=await call.services.changes.change(
+            call.principal, call.path["vm"], call.body, precondition=call.precondition
+        )
+    )
 
 
 @endpoint(
@@ -166,11 +173,19 @@ async def put_vm_config(call: Call[VmPatch, Nothing]) -> Answer:
     access=Permission.VM_DELETE,
     query=DeleteQuery,
     done=("VM deleted.", "虚拟机已删除。"),
-    errors=(errors.VmNotFound, errors.VmAlreadyRunning, errors.VmBusy, errors.VmUnresponsive),
+    errors=(
+        errors.VmNotFound,
+        errors.VmAlreadyRunning,
+        errors.VmBusy,
+        errors.VmUnresponsive,
+        errors.PreconditionFailed,
+    ),
 )
 async def delete_vm(call: Call[Nothing, DeleteQuery]) -> Answer:
     """Delete a VM with its disks and its history."""
-    await call.services.vms.delete(call.principal, call.path["vm"], force=call.query.force)
+    await call.services.vms.delete(
+        call.principal, call.path["vm"], force=call.query.force, precondition=call.precondition
+    )
     return Answer(data=None)
 
 

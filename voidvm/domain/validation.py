@@ -21,12 +21,17 @@ def decode(kind: type[T], value: object, *, is_text: bool = False) -> T:
     Raises `ValidationFailed` with all the problems found, not only the first.
     """
     problems = _problems(kind, value, path="", is_text=is_text)
-    if problems:
-        raise ValidationFailed(errors=problems, details=_summary(problems))
+    refuse(problems)
     prepared: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
     if "name" in kind.__struct_encode_fields__ and isinstance(prepared.get("name"), str):
         prepared["name"] = normal_name(prepared["name"])
     return msgspec.convert(prepared, kind, strict=not is_text)
+
+
+def refuse(problems: list[FieldProblem]) -> None:
+    """Raise `ValidationFailed` with all the problems, if there are any."""
+    if problems:
+        raise ValidationFailed(errors=problems, details=_summary(problems))
 
 
 def _summary(problems: list[FieldProblem]) -> str:

@@ -24,7 +24,7 @@ from voidvm.domain.fields import (
     Tags,
     TimeoutS,
 )
-from voidvm.domain.states import VmStatus
+from voidvm.domain.states import WITH_PROCESS, VmStatus
 
 Firmware = Literal["bios", "uefi"]
 MachineType = Literal["q35", "pc", "microvm"]
@@ -189,6 +189,11 @@ class VmRecord(Value, frozen=True, kw_only=True):
     run: Run | None = None
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def has_process(self) -> bool:
+        """Whether its status says that it has a QEMU."""
+        return self.status in WITH_PROCESS
 
 
 class Vm(Value, frozen=True, kw_only=True):

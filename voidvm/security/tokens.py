@@ -18,6 +18,7 @@ from voidvm.errors import Unauthorized
 AUDIENCE: Final = "voidvm"
 ACCESS: Final = "access"
 KEY_BYTES: Final = 32
+API_TOKEN_PREFIX: Final = "vvm_"  # noqa: S105 - only its beginning
 _REQUIRED = ["exp", "iat", "jti", "aud", "typ", "sub", "sid"]
 
 
@@ -110,6 +111,16 @@ def new_refresh_token(session_id: str) -> str:
 def session_of(refresh_token: str) -> str:
     """The session that a refresh token says it belongs to."""
     return refresh_token.partition(".")[0]
+
+
+def new_api_token() -> str:
+    """An API token; only `fingerprint` of it is kept."""
+    return API_TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def is_api_token(token: str) -> bool:
+    """Whether a credential is an API token rather than an access token."""
+    return token.startswith(API_TOKEN_PREFIX)
 
 
 def fingerprint(token: str) -> str:

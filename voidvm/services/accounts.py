@@ -9,46 +9,62 @@ from datetime import UTC, datetime, timedelta
 
 from voidvm.bus import Bus, SessionEnded
 from voidvm.config import DEFAULT_ADMIN_PASSWORD, Auth
-from voidvm.domain.account import ROLE_PERMISSIONS, Login, Principal, User, UserRecord
-from voidvm.errors import InvalidCredentials, Unauthorized
+from voidvm.domain.account import Login, Principal, UserRecord
+from voidvm.errors import Forbidden, InvalidCredentials, Unauthorized
 from voidvm.errors import SessionEnded as SessionEndedError
 from voidvm.security.passwords import Passwords
-from voidvm.security.tokens import TokenSigner, fingerprint, new_refresh_token, session_of
+from voidvm.security.throttle import LoginThrottle
+from voidvm.security.tokens import (
+    TokenSigner,
+    fingerprint,
+    is_api_token,
+    new_refresh_token,
+    session_of,
+)
 from voidvm.store.sessions import Session, SessionStore
+from voidvm.store.tokens import TokenStore
 from voidvm.store.users import UserStore
 
 log = logging.getLogger(__name__)
 
 ADMIN = "admin"
+DEFAULT_WARNING = (  # said, not a secret
+    "This account has the default password: change it with PATCH /api/v1/auth/me."
+)
 
 
 class Accounts:
-    """Users and their sessions."""
+    """Sessions and credentials."""
 
     def __init__(
         self,
         users: UserStore,
         sessions: SessionStore,
+        tokens: TokenStore,
         *,
         signer: TokenSigner,
         passwords: Passwords,
         settings: Auth,
+        throttle: LoginThrottle,
         bus: Bus,
     ) -> None:
         self._users = users
         self._sessions = sessions
+        self._tokens = tokens
         self._signer = signer
         self._passwords = passwords
         self._settings = settings
+        self._throttle = throttle
         self._bus = bus
 
     async def ensure_admin(self, password: str) -> None:
         """Make `admin` at the first start."""
         if await self._users.count():
             return
+        now = datetime.now(UTC)
         await self._users.insert(
             UserRecord(
-                id=_new_user_id(),
+                id=new_user_id(),
                 username=ADMIN,
                 email=None,
                 role="admin",
@@ -56,26 +72,34 @@ class Accounts:
                 status="active",
                 password_hash=await self._passwords.hash(password),
                 last_login=None,
-                created_at=datetime.now(UTC),
+                created_at=now,
+                updated_at=now,
             )
         )
         log.info("made the user '%s'", ADMIN)
 
     async def admin_has_default_password(self) -> bool:
         """Whether anybody could sign in as `admin`."""
-        user = await self._users.by_username(ADMIN)
+        user = await self._users.find(ADMIN)
         known = user.password_hash if user else None
         return await self._passwords.verify(known, DEFAULT_ADMIN_PASSWORD)
 
-    async def login(self, username: str, password: str) -> Login:
-        """A new session. Raises `InvalidCredentials`, as slowly for unknown users as for known."""
-        user = await self._users.by_username(username)
+    async def login(self, username: str, password: str, *, address: str) -> Login:
+        """A new session.
+
+        Raises `InvalidCredentials`, as slowly for unknown users as for known, and `RateLimited`
+        after too many failures.
+        """
+        self._throttle.check(username, address)
+        user = await self._users.find(username)
+        if user is not None and user.username.casefold() != username.casefold():
+            user = None  # an id is no name to sign in with
         known = user.password_hash if user else None
         fits = await self._passwords.verify(known, password)
         if user is None or not fits or user.status != "active":
+            self._throttle.failed(username, address)
             raise InvalidCredentials
-        if user.role == "admin" and password == DEFAULT_ADMIN_PASSWORD:
-            log.warning("'%s' signed in with the default password: change it", username)
+        self._throttle.succeeded(username, address)
         now = datetime.now(UTC)
         session_id = secrets.token_hex(12)
         token = new_refresh_token(session_id)
@@ -89,7 +113,11 @@ class Accounts:
             )
         )
         await self._users.set_last_login(user.id, now)
-        return self._signed(user, session_id, token)
+        warnings = []
+        if user.role == "admin" and password == DEFAULT_ADMIN_PASSWORD:
+            log.warning("'%s' signed in with the default password: change it", user.username)
+            warnings.append(DEFAULT_WARNING)
+        return self._signed(user, session_id, token, warnings)
 
     async def refresh(self, refresh_token: str) -> Login:
         """The session with new tokens; the old refresh token is of no use from now on.
@@ -112,14 +140,22 @@ class Accounts:
             log.warning("a used refresh token of '%s' came again: session ended", user.username)
             await self._end(session.id)
             raise SessionEndedError("the refresh token was used before")
-        return self._signed(user, session.id, token)
+        return self._signed(user, session.id, token, [])
 
     async def logout(self, principal: Principal) -> None:
-        """End the caller's session at once."""
+        """End the caller's session at once. Raises `Forbidden` for an API token."""
+        if principal.is_token:
+            raise Forbidden(
+                "an API token has no session",
+                permission="a session",
+                hint="DELETE /api/v1/auth/tokens/{id} revokes a token.",
+            )
         await self._end(principal.session_id)
 
     async def authenticate(self, token: str) -> Principal:
-        """Who is behind an access token. Raises `Unauthorized` or `SessionEnded`."""
+        """Who is behind an access token or an API token. Raises `Unauthorized`, `SessionEnded`."""
+        if is_api_token(token):
+            return await self._of_api_token(fingerprint(token))
         claims = self._signer.verify(token)
         # Side by side: this stands before every answer.
         session, user = await asyncio.gather(
@@ -127,28 +163,65 @@ class Accounts:
         )
         return _principal(session, user)
 
-    async def principal(self, session_id: str) -> Principal:
-        """Who is behind a session. Raises `Unauthorized` or `SessionEnded`."""
-        session = await self._sessions.get(session_id)
-        return _principal(session, await self._users.get(session.user_id) if session else None)
+    async def principal(self, credential_id: str) -> Principal:
+        """Who is behind a session or an API token, by its id.
 
-    async def me(self, principal: Principal) -> User:
-        """The caller's own profile."""
-        user = await self._users.get(principal.user_id)
-        if user is None:
+        Raises `Unauthorized` or `SessionEnded`.
+        """
+        session = await self._sessions.get(credential_id)
+        if session is None:
+            api_token = await self._tokens.get(credential_id)
+            if api_token is None:
+                raise SessionEndedError
+            return await self._of_api_token(api_token.token_hash)
+        return _principal(session, await self._users.get(session.user_id))
+
+    async def _of_api_token(self, token_hash: str) -> Principal:
+        token = await self._tokens.by_hash(token_hash)
+        if token is None:
+            raise Unauthorized("the API token is unknown or was revoked")
+        if token.expires_at is not None and token.expires_at <= datetime.now(UTC):
+            raise Unauthorized("the API token has run out")
+        user = await self._active_user(token.user_id)
+        await self._tokens.note_use(token)
+        permissions = user.effective
+        if token.permissions is not None:
+            permissions &= token.permissions
+        return Principal(
+            user_id=user.id,
+            username=user.username,
+            role=user.role,
+            session_id=token.id,
+            permissions=permissions,
+            is_token=True,
+            is_restricted=token.permissions is not None,
+            must_change_password=user.must_change_password,
+            expires_at=token.expires_at,
+            language=user.language,
+        )
+
+    async def _active_user(self, user_id: str) -> UserRecord:
+        user = await self._users.get(user_id)
+        if user is None or user.status != "active":
             raise Unauthorized
-        return user.show()
+        return user
 
     async def _end(self, session_id: str) -> None:
         await self._sessions.end(session_id)
         self._bus.publish(SessionEnded(session_id=session_id))
 
-    def _signed(self, user: UserRecord, session_id: str, refresh_token: str) -> Login:
+    def _signed(
+        self, user: UserRecord, session_id: str, refresh_token: str, warnings: list[str]
+    ) -> Login:
         token, expires_at = self._signer.sign(
             user_id=user.id, session_id=session_id, ttl_s=self._settings.access_ttl
         )
         return Login(
-            token=token, refresh_token=refresh_token, expires_at=expires_at, user=user.show()
+            token=token,
+            refresh_token=refresh_token,
+            expires_at=expires_at,
+            user=user.show(),
+            warnings=warnings,
         )
 
 
@@ -162,9 +235,13 @@ def _principal(session: Session | None, user: UserRecord | None) -> Principal:
         username=user.username,
         role=user.role,
         session_id=session.id,
-        permissions=ROLE_PERMISSIONS[user.role],
+        permissions=user.effective,
+        must_change_password=user.must_change_password,
+        expires_at=session.expires_at,
+        language=user.language,
     )
 
 
-def _new_user_id() -> str:
+def new_user_id() -> str:
+    """An id for a new user."""
     return "usr-" + secrets.token_hex(6)

@@ -7,6 +7,7 @@ from pathlib import Path
 from voidvm.domain.account import Principal
 from voidvm.domain.catalog import CatalogEntry, nearest
 from voidvm.domain.image import CatalogItem, Image, ImageKind
+from voidvm.domain.vm import Kernel
 from voidvm.errors import FieldProblem, ImageNotFound, ImageNotReady, UnknownOs, ValidationFailed
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
@@ -89,6 +90,12 @@ class Images:
         else:
             return image
         raise ValidationFailed(f"{problem.field}: {problem.message}", errors=[problem])
+
+    async def check_kernel(self, principal: Principal, kernel: Kernel) -> None:
+        """Raise `ValidationFailed` unless the caller may boot these images directly."""
+        await self.of_kind(principal, kernel.image, kind="kernel", field="kernel.image")
+        if kernel.initrd is not None:
+            await self.of_kind(principal, kernel.initrd, kind="kernel", field="kernel.initrd")
 
     def file(self, image: Image) -> Path:
         """The file of an image."""

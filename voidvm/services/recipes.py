@@ -27,7 +27,6 @@ from voidvm.hypervisor.img import QemuImg
 from voidvm.services.images import image_file
 from voidvm.store.database import Database, StoreError
 from voidvm.store.images import ImageStore
-from voidvm.store.vms import VmStore
 from voidvm.supervisor.paths import Layout
 
 Report = Callable[[str], None]
@@ -201,8 +200,9 @@ async def _register(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     image = msgspec.structs.replace(image, checksum=f"sha256:{digest}")
-    replaced = await ImageStore(database).insert(image, replace=True)
-    if replaced is not None and not await VmStore(database).uses_image(replaced.id):
+    images = ImageStore(database)
+    replaced = await images.insert(image, replace=True)
+    if replaced is not None and not await images.used_by(replaced.id):
         shutil.rmtree(layout.image(replaced.id), ignore_errors=True)
     return image
 

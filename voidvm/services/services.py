@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voidvm.services.accounts import Accounts
+from voidvm.services.audit import Audit
+from voidvm.services.changes import Changes
 from voidvm.services.consoles import Consoles
 from voidvm.services.host import Host
+from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
 from voidvm.services.lifecycle import Lifecycle
+from voidvm.services.tokens import Tokens
+from voidvm.services.users import Users
 from voidvm.services.vms import Vms
 from voidvm.services.waiting import Waiting
 
@@ -18,7 +23,12 @@ class Services:
     """What handlers may call."""
 
     accounts: Accounts
+    users: Users
+    tokens: Tokens
+    audit: Audit
+    idempotency: Idempotency
     vms: Vms
+    changes: Changes
     lifecycle: Lifecycle
     waiting: Waiting
     consoles: Consoles

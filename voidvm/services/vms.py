@@ -11,30 +11,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET
 
 from voidvm.bus import Bus, VmDeleted
 from voidvm.domain.account import Principal
+from voidvm.domain.compatibility import machine_problems
+from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.fields import new_vm_id, normal_name
 from voidvm.domain.image import Image
 from voidvm.domain.states import WITH_PROCESS, VmStatus
+from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
 from voidvm.domain.vm import (
     Disk,
-    Firmware,
     Hardware,
-    MachineType,
-    Network,
     Vm,
     VmCreate,
-    VmPatch,
     VmRecord,
 )
 from voidvm.errors import (
     FieldProblem,
     NameTaken,
     NoSpace,
-    ValidationFailed,
     VmAlreadyRunning,
     VmNotFound,
 )
@@ -126,11 +123,13 @@ class Vms:
     ) -> VmRecord:
         """Make a VM, its disk and all, or nothing.
 
-        Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady`, `NameTaken`, `NoSpace`.
+        Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady`, `NameTaken`, `QuotaExceeded`,
+        `NoSpace`.
         """
         image = await self._check(principal, wanted)
         record = self._record(principal, wanted, image)
-        await self._check_name_free(record.owner_id, record.name)
+        await self.check_name_free(record.owner_id, record.name)
+        await self._store.check_quota(record)
         if is_dry_run:
             return record
         work = asyncio.ensure_future(self._make(record, image))
@@ -144,7 +143,7 @@ class Vms:
         problems = machine_problems(wanted.machine, wanted.firmware, wanted.networks)
         if wanted.os is not None and wanted.image is not None:
             problems.append(FieldProblem("image", "cannot be given together with 'os'"))
-        _refuse(problems)
+        refuse(problems)
         if wanted.firmware == "uefi":
             uefi_files()
         if wanted.accel == "kvm":
@@ -152,23 +151,18 @@ class Vms:
         if wanted.iso is not None:
             await self._images.of_kind(principal, wanted.iso, kind="iso", field="iso")
         if wanted.kernel is not None:
-            await self._check_kernel(principal, wanted.kernel.image, wanted.kernel.initrd)
+            await self._images.check_kernel(principal, wanted.kernel)
         if wanted.os is not None:
             return await self._images.of_os(wanted.os)
         if wanted.image is not None:
             return await self._images.of_kind(principal, wanted.image, kind="disk", field="image")
         return None
 
-    async def _check_kernel(self, principal: Principal, image: str, initrd: str | None) -> None:
-        await self._images.of_kind(principal, image, kind="kernel", field="kernel.image")
-        if initrd is not None:
-            await self._images.of_kind(principal, initrd, kind="kernel", field="kernel.initrd")
-
     @staticmethod
     def _record(principal: Principal, wanted: VmCreate, image: Image | None) -> VmRecord:
         if image is not None and wanted.disk * GIB < image.virtual_size_bytes:
             least = -(-image.virtual_size_bytes // GIB)
-            _refuse([FieldProblem("disk", f"must be at least {least} for '{image.name}'")])
+            refuse([FieldProblem("disk", f"must be at least {least} for '{image.name}'")])
         now = datetime.now(UTC)
         return VmRecord(
             id=new_vm_id(),
@@ -227,74 +221,25 @@ class Vms:
         if free < SPARE_BYTES:
             raise NoSpace(f"{free // 1024**2} MiB are left")
 
-    async def change(self, principal: Principal, ref: str, patch: VmPatch) -> Vm:
-        """Change what the patch names; hardware of a running VM waits for its next start."""
-        record = await self.find(principal, ref)
-        machine = self._fleet.get(record.id)
-        return await machine.perform("update", lambda: self._change(principal, record, patch))
-
-    async def _change(self, principal: Principal, record: VmRecord, patch: VmPatch) -> Vm:
-        changes = {
-            field.name: value
-            for field in msgspec.structs.fields(VmPatch)
-            if (value := getattr(patch, field.name)) is not UNSET
-        }
-        merged = {**msgspec.structs.asdict(record.hardware), **changes}
-        _refuse(machine_problems(merged["machine"], merged["firmware"], merged["networks"]))
-        if patch.accel == "kvm":
-            await self._guests.choose_accel("kvm")
-        if isinstance(patch.iso, str):
-            await self._images.of_kind(principal, patch.iso, kind="iso", field="iso")
-        if patch.kernel:
-            await self._check_kernel(principal, patch.kernel.image, patch.kernel.initrd)
-        if patch.networks is not UNSET:
-            changes["networks"] = with_macs(patch.networks)
-        if patch.name is not UNSET and patch.name != record.name:
-            await self._check_name_free(record.owner_id, patch.name)
-        size = changes.pop("disk", None)
-        if patch.firmware == "uefi":
-            await self._add_uefi_variables(record)
-        hardware = {key: changes.pop(key) for key in tuple(changes) if key in _HARDWARE}
-
-        def update(stored: VmRecord) -> VmRecord:
-            disks = stored.disks
-            if isinstance(size, int):
-                disks = [msgspec.structs.replace(disks[0], size=size), *disks[1:]]
-            changed = msgspec.structs.replace(stored.hardware, **hardware)
-            return msgspec.structs.replace(stored, hardware=changed, disks=disks, **changes)
-
-        if isinstance(size, int):
-            await self._grow(record, size)
-        stored = await self._store.change(record.id, update)
-        self._fleet.get(record.id).state.label = stored.name
-        return show(self.fresh(stored))
-
-    async def _check_name_free(self, owner_id: str, name: str) -> None:
+    async def check_name_free(self, owner_id: str, name: str) -> None:
+        """Raise `NameTaken` when the owner has a VM of that name."""
         if await self._store.is_name_taken(owner_id, name):
             raise NameTaken(name=name)
 
-    async def _add_uefi_variables(self, record: VmRecord) -> None:
-        variables = self._layout.vm(record.id).uefi_variables
-        if not variables.exists():
-            await asyncio.to_thread(shutil.copyfile, uefi_files()[1], variables)
-            variables.chmod(0o600)
+    async def delete(
+        self,
+        principal: Principal,
+        ref: str,
+        *,
+        force: bool = False,
+        precondition: Precondition = ANY,
+    ) -> None:
+        """Delete a VM and its disks.
 
-    async def _grow(self, record: VmRecord, size_gib: int) -> None:
-        disk = record.disks[0]
-        if size_gib < disk.size:
-            _refuse([FieldProblem("disk", f"may only grow; it has {disk.size} GiB")])
-        if size_gib == disk.size:
-            return
-        machine = self._fleet.get(record.id)
-        if machine.has_process:
-            await machine.resize_disk(disk.id, size_bytes=size_gib * GIB)
-        else:
-            file = self._layout.vm(record.id).disk(disk.id)
-            await self._img.resize(file, size_bytes=size_gib * GIB)
-
-    async def delete(self, principal: Principal, ref: str, *, force: bool = False) -> None:
-        """Delete a VM and its disks. Raises `VmAlreadyRunning` unless it is off or `force`."""
+        Raises `VmAlreadyRunning` unless it is off or `force`, `PreconditionFailed`.
+        """
         record = await self.find(principal, ref)
+        precondition.check(record.id, record.updated_at)
         machine = self._fleet.get(record.id)
         if force and machine.status in WITH_PROCESS:
             await machine.force_stop()
@@ -339,24 +284,6 @@ class Vms:
             if path.name not in known:
                 log.warning("removing %s, which belongs to no VM", path.name)
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def machine_problems(
-    machine: MachineType, firmware: Firmware, networks: list[Network]
-) -> list[FieldProblem]:
-    """What does not go together in a VM's hardware."""
-    problems: list[FieldProblem] = []
-    if machine == "microvm" and firmware == "uefi":
-        problems.append(FieldProblem("firmware", "must be 'bios' on a microvm"))
-    if machine == "microvm" and any(network.model == "e1000" for network in networks):
-        problems.append(FieldProblem("networks", "a microvm has no PCI for an e1000"))
-    return problems
-
-
-def _refuse(problems: list[FieldProblem]) -> None:
-    if problems:
-        text = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
-        raise ValidationFailed(text, errors=problems)
 
 
 def _settle(draft: Path, final: Path) -> None:

@@ -61,7 +61,7 @@ class ImageStore:
         rows = await self._database.read(
             f"SELECT body FROM images WHERE {_VISIBLE} AND (id = ?3 OR name = ?3)"
             " ORDER BY owner_id IS NOT ?2 LIMIT 1",
-            (principal.role == "admin", principal.user_id, ref),
+            (principal.sees_all, principal.user_id, ref),
         )
         return _image(rows[0]) if rows else None
 
@@ -79,13 +79,22 @@ class ImageStore:
     ) -> tuple[list[Image], int]:
         """One page of what the caller may use, and the number of all."""
         where = f" WHERE {_VISIBLE} AND (?3 IS NULL OR kind = ?3)"
-        filters = (principal.role == "admin", principal.user_id, kind)
+        filters = (principal.sees_all, principal.user_id, kind)
         rows = await self._database.read(
             f"SELECT body FROM images{where} ORDER BY name, id LIMIT ?4 OFFSET ?5",
             (*filters, limit, (page - 1) * limit),
         )
         counted = await self._database.read(f"SELECT count(*) FROM images{where}", filters)
         return [_image(row) for row in rows], int(counted[0][0])
+
+    async def used_by(self, image_id: str) -> list[str]:
+        """The ids of the VMs whose disks lie over an image."""
+        rows = await self._database.read(
+            "SELECT DISTINCT v.id FROM vms v, json_each(v.body, '$.disks') d"
+            " WHERE json_extract(d.value, '$.image') = ?",
+            (image_id,),
+        )
+        return [row["id"] for row in rows]
 
     async def delete(self, image_id: str) -> None:
         """Forget an image."""

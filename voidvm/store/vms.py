@@ -10,43 +10,28 @@ from typing import Literal
 import msgspec
 
 from voidvm.domain.account import Principal
+from voidvm.domain.quota import Plans
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import Autostart, Disk, Hardware, RestartPolicy, Run, VmRecord
+from voidvm.domain.vm import Run, VmRecord
 from voidvm.errors import NameTaken, VmNotFound
-from voidvm.store.database import Database, Row, Transaction
-from voidvm.store.values import like, moment, stamp
-
-_SELECT = "SELECT v.*, u.username AS owner FROM vms v JOIN users u ON u.id = v.owner_id"
-
-
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of a record that no query looks into."""
-
-    uuid: str
-    os: str | None
-    image: str | None
-    tags: list[str]
-    autostart: Autostart
-    restart_policy: RestartPolicy
-    hardware: Hardware
-    disks: list[Disk]
-
-
-_encode = msgspec.json.Encoder().encode
-_decode_body = msgspec.json.Decoder(_Body).decode
-_decode_run = msgspec.json.Decoder(Run).decode
+from voidvm.store.database import Database, Transaction
+from voidvm.store.quota import check_change
+from voidvm.store.records import SELECT_VM, vm_body, vm_record, vm_run
+from voidvm.store.values import like, stamp
 
 
 class VmStore:
     """VMs on disk; status and run are what the supervisor saw last."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, plans: Plans) -> None:
         self._database = database
+        self._plans = plans
 
     async def insert(self, record: VmRecord) -> None:
-        """Add a VM. Raises `NameTaken`."""
+        """Add a VM. Raises `NameTaken`, `QuotaExceeded`."""
 
         async def work(transaction: Transaction) -> None:
+            await check_change(transaction, self._plans, before=None, after=record)
             try:
                 await transaction.execute(
                     "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -58,10 +43,10 @@ class VmStore:
                         record.wanted,
                         record.status,
                         record.status_reason,
-                        _encode(record.run) if record.run else None,
+                        vm_run(record.run),
                         stamp(record.created_at),
                         stamp(record.updated_at),
-                        _encode(_body(record)),
+                        vm_body(record),
                     ),
                 )
             except sqlite3.IntegrityError as error:
@@ -70,19 +55,27 @@ class VmStore:
 
         await self._database.write(work)
 
+    async def check_quota(self, record: VmRecord) -> None:
+        """Raise `QuotaExceeded` when a VM could not be added; `insert` has the last word."""
+
+        async def work(transaction: Transaction) -> None:
+            await check_change(transaction, self._plans, before=None, after=record)
+
+        await self._database.write(work)
+
     async def get(self, vm_id: str) -> VmRecord | None:
         """A VM by id."""
-        rows = await self._database.read(f"{_SELECT} WHERE v.id = ?", (vm_id,))
-        return _record(rows[0]) if rows else None
+        rows = await self._database.read(f"{SELECT_VM} WHERE v.id = ?", (vm_id,))
+        return vm_record(rows[0]) if rows else None
 
     async def find(self, ref: str, *, principal: Principal) -> VmRecord | None:
         """The VM of that id or name which the caller owns; its own first where names repeat."""
         rows = await self._database.read(
-            f"{_SELECT} WHERE (v.id = ?1 OR v.name = ?1) AND (?2 OR v.owner_id = ?3)"
+            f"{SELECT_VM} WHERE (v.id = ?1 OR v.name = ?1) AND (?2 OR v.owner_id = ?3)"
             " ORDER BY v.owner_id <> ?3, v.created_at LIMIT 1",
-            (ref, principal.role == "admin", principal.user_id),
+            (ref, principal.sees_all, principal.user_id),
         )
-        return _record(rows[0]) if rows else None
+        return vm_record(rows[0]) if rows else None
 
     async def is_name_taken(self, owner_id: str, name: str) -> bool:
         """Whether the owner has a VM of that name."""
@@ -115,26 +108,31 @@ class VmStore:
         )
         filters = (owner_id, status, owner, None if q is None else like(q), tag)
         rows = await self._database.read(
-            f"{_SELECT}{where} ORDER BY v.created_at, v.id LIMIT ?6 OFFSET ?7",
+            f"{SELECT_VM}{where} ORDER BY v.created_at, v.id LIMIT ?6 OFFSET ?7",
             (*filters, limit, (page - 1) * limit),
         )
         counted = await self._database.read(
             f"SELECT count(*) FROM vms v JOIN users u ON u.id = v.owner_id{where}", filters
         )
-        return [_record(row) for row in rows], int(counted[0][0])
+        return [vm_record(row) for row in rows], int(counted[0][0])
 
     async def all(self) -> list[VmRecord]:
         """Every VM."""
-        return [_record(row) for row in await self._database.read(_SELECT)]
+        return [vm_record(row) for row in await self._database.read(SELECT_VM)]
 
     async def change(self, vm_id: str, update: Callable[[VmRecord], VmRecord]) -> VmRecord:
-        """Read, change and write a VM in one transaction. Raises `VmNotFound`, `NameTaken`."""
+        """Read, change and write a VM in one transaction.
+
+        Raises `VmNotFound`, `NameTaken`, `QuotaExceeded` and whatever `update` raises.
+        """
 
         async def work(transaction: Transaction) -> VmRecord:
-            rows = await transaction.query(f"{_SELECT} WHERE v.id = ?", (vm_id,))
+            rows = await transaction.query(f"{SELECT_VM} WHERE v.id = ?", (vm_id,))
             if not rows:
                 raise VmNotFound(vm=vm_id)
-            record = msgspec.structs.replace(update(_record(rows[0])), updated_at=datetime.now(UTC))
+            stored = vm_record(rows[0])
+            record = msgspec.structs.replace(update(stored), updated_at=datetime.now(UTC))
+            await check_change(transaction, self._plans, before=stored, after=record)
             try:
                 await transaction.execute(
                     "UPDATE vms SET name = ?, description = ?, updated_at = ?, body = ?"
@@ -143,7 +141,7 @@ class VmStore:
                         record.name,
                         record.description,
                         stamp(record.updated_at),
-                        _encode(_body(record)),
+                        vm_body(record),
                         vm_id,
                     ),
                 )
@@ -160,7 +158,7 @@ class VmStore:
         """Note what the supervisor saw."""
         await self._database.execute(
             "UPDATE vms SET status = ?, status_reason = ?, run = ? WHERE id = ?",
-            (status, reason, _encode(run) if run else None, vm_id),
+            (status, reason, vm_run(run), vm_id),
         )
 
     async def set_wanted(self, vm_id: str, wanted: Literal["running", "stopped"]) -> None:
@@ -171,39 +169,8 @@ class VmStore:
         """Forget a VM."""
         await self._database.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
 
-    async def uses_image(self, image_id: str) -> list[str]:
-        """The ids of the VMs whose disks lie over an image."""
-        rows = await self._database.read(
-            "SELECT DISTINCT v.id FROM vms v, json_each(v.body, '$.disks') d"
-            " WHERE json_extract(d.value, '$.image') = ?",
-            (image_id,),
-        )
-        return [row["id"] for row in rows]
-
 
 async def _set_tags(transaction: Transaction, record: VmRecord) -> None:
     await transaction.execute("DELETE FROM vm_tags WHERE vm_id = ?", (record.id,))
     for tag in dict.fromkeys(record.tags):
         await transaction.execute("INSERT INTO vm_tags VALUES (?, ?)", (record.id, tag))
-
-
-def _body(record: VmRecord) -> _Body:
-    return _Body(**{name: getattr(record, name) for name in _Body.__struct_fields__})
-
-
-def _record(row: Row) -> VmRecord:
-    body = _decode_body(row["body"])
-    return VmRecord(
-        id=row["id"],
-        owner_id=row["owner_id"],
-        owner=row["owner"],
-        name=row["name"],
-        description=row["description"],
-        wanted=row["wanted"],
-        status=VmStatus(row["status"]),
-        status_reason=row["status_reason"],
-        run=_decode_run(row["run"]) if row["run"] else None,
-        created_at=moment(row["created_at"]),
-        updated_at=moment(row["updated_at"]),
-        **{name: getattr(body, name) for name in _Body.__struct_fields__},
-    )

@@ -1,0 +1,60 @@
+"""How much one caller may ask: requests a minute, and WebSockets at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from voidvm.errors import RateLimited
+
+
+class RequestLimit:
+    """A moving window of a minute for each user, and for each address before a sign-in."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def take(self, kind: str, caller: str) -> dict[str, str]:
+        """Count a request; the `RateLimit-*` headers. Raises `RateLimited` with them."""
+        if self._item is None:
+            return {}
+        is_free = await self._limiter.hit(self._item, kind, caller)
+        stats = await self._limiter.get_window_stats(self._item, kind, caller)
+        reset_s = max(1, math.ceil(stats.reset_time - time.time()))
+        headers = {
+            "ratelimit-limit": str(self._item.amount),
+            "ratelimit-remaining": str(stats.remaining),
+            "ratelimit-reset": str(reset_s),
+        }
+        if not is_free:
+            details = f"{self._item.amount} a minute"
+            raise RateLimited(details, retry_after=reset_s, headers=headers)
+        return headers
+
+
+class SocketPlaces:
+    """How many WebSockets each user has open; 0: no limit."""
+
+    def __init__(self, per_user: int) -> None:
+        self._limit = per_user
+        self._taken: defaultdict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def taken(self, user_id: str) -> Iterator[bool]:
+        """Hold a place for as long as the block lasts; False when there was none left."""
+        has_place = not self._limit or self._taken[user_id] < self._limit
+        self._taken[user_id] += 1
+        try:
+            yield has_place
+        finally:
+            self._taken[user_id] -= 1
+            if not self._taken[user_id]:
+                del self._taken[user_id]
