@@ -23,13 +23,14 @@ from voidvm import errors
 from voidvm.api.clients import NOBODY, address_of, check_access, identify
 from voidvm.api.gate import Gate
 from voidvm.api.responses import failure, replay, stored, success
-from voidvm.api.routing import Access, Call, Endpoint, Nothing
+from voidvm.api.routing import Access, Answer, Call, Endpoint, Nothing, RawAnswer, accepted
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, level_of
 from voidvm.domain.etag import Precondition
 from voidvm.domain.idempotency import StoredAnswer
 from voidvm.domain.validation import decode
 from voidvm.errors import FieldProblem, VoidVMError
+from voidvm.operations.progress import ProgressSink
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,16 @@ log = logging.getLogger(__name__)
 def _body(request: Request, endpoint: Endpoint) -> Any:
     if endpoint.method in {"GET", "DELETE"}:
         return Nothing()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if endpoint.streams is not None:
+        if media_type != endpoint.streams:
+            raise errors.UnsupportedMediaType(
+                media_type or "no Content-Type was sent", hint=f"Send {endpoint.streams}."
+            )
+        return Nothing()
     raw = request.body
     if not raw:
         return decode(endpoint.body, {})
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise errors.UnsupportedMediaType(media_type or "no Content-Type was sent")
     try:
@@ -90,8 +97,30 @@ async def _answer(
 
     key = request.headers.get("idempotency-key")
     if key is None or endpoint.method != "POST" or endpoint.access is Access.PUBLIC:
-        return success(request, endpoint, await endpoint.handler(call))
+        return success(request, endpoint, await _handle(request, endpoint, call))
     return await _answer_once(request, endpoint, call, key)
+
+
+async def _handle(request: Request, endpoint: Endpoint, call: Call[Any, Any]) -> Answer | RawAnswer:
+    """The handler's answer, or an operation in which it goes on (RFC 7240)."""
+    wishes = {wish.strip().lower() for wish in request.headers.get("prefer", "").split(",")}
+    if not endpoint.is_action or "respond-async" not in wishes:
+        return await endpoint.handler(call)
+    record = await call.services.vms.find(call.principal, call.path["vm"])
+
+    async def work(_progress: ProgressSink) -> None:
+        await endpoint.handler(call)
+
+    operation = await call.services.jobs.submit(
+        call.principal,
+        endpoint.name.replace("_", "-"),
+        work,
+        resources=[f"/api/v1/vms/{record.id}"],
+        vm_id=record.id,
+        may_cancel=False,
+        is_quick=True,
+    )
+    return accepted(operation)
 
 
 async def _answer_once(
@@ -99,7 +128,7 @@ async def _answer_once(
 ) -> HTTPResponse:
     async def work() -> StoredAnswer:
         try:
-            return stored(success(request, endpoint, await endpoint.handler(call)))
+            return stored(success(request, endpoint, await _handle(request, endpoint, call)))
         except VoidVMError as error:
             is_final = error.status < 500 and not error.retryable
             return stored(error_response(request, error), is_final=is_final)

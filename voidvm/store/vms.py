@@ -34,7 +34,7 @@ class VmStore:
             await check_change(transaction, self._plans, before=None, after=record)
             try:
                 await transaction.execute(
-                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                     (
                         record.id,
                         record.owner_id,
@@ -164,6 +164,10 @@ class VmStore:
     async def set_wanted(self, vm_id: str, wanted: Literal["running", "stopped"]) -> None:
         """Note what was asked for."""
         await self._update("UPDATE vms SET wanted = ? WHERE id = ?", (wanted, vm_id))
+
+    async def set_operation(self, vm_id: str, operation_id: str) -> None:
+        """Note the operation that makes the VM."""
+        await self._update("UPDATE vms SET operation_id = ? WHERE id = ?", (operation_id, vm_id))
 
     async def delete(self, vm_id: str) -> None:
         """Forget a VM."""

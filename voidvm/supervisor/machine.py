@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,12 +22,12 @@ from voidvm.errors import (
     VmUnresponsive,
 )
 from voidvm.hypervisor.argv import SERIAL_ID
-from voidvm.hypervisor.guest import Guest
+from voidvm.hypervisor.guest import DiskFile, Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
 from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
 from voidvm.hypervisor.usernet import is_established
-from voidvm.supervisor import shutdown
+from voidvm.supervisor import hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console
 from voidvm.supervisor.paths import VmPaths
@@ -237,6 +238,28 @@ class Machine:
         """Grow a disk of the running guest, which sees it grow."""
         _ = self._hold.process
         await self._hold.command("block_resize", {"node-name": node, "size": size_bytes})
+
+    async def plug_disk(self, disk: DiskFile) -> None:
+        """Plug a disk into the running guest. Raises `CommandFailed`."""
+        _ = self._hold.process
+        await hotplug.plug_disk(self._hold, disk)
+
+    async def unplug_disk(self, node: str) -> None:
+        """Unplug a disk from the running guest. Raises `CommandFailed`, `VmUnresponsive`."""
+        _ = self._hold.process
+        try:
+            await hotplug.unplug_disk(self._hold, node)
+        except TimeoutError as error:
+            raise CommandFailed("the guest does not let go of the disk", tool="QEMU") from error
+
+    async def change_cd(self, drive: str, file: Path | None, *, iso: str | None) -> None:
+        """Put another CD into the running guest's drive, or none; `iso` is its name."""
+        _ = self._hold.process
+        await hotplug.change_cd(self._hold, drive, file)
+        if (run := self.state.run) is not None:
+            hardware = msgspec.structs.replace(run.hardware, iso=iso)
+            self.state.amend(msgspec.structs.replace(run, hardware=hardware))
+            await self.state.recorded()
 
     async def is_listening(self, endpoint: Endpoint) -> bool:
         """Whether something in the guest takes connections that a forward leads to it."""

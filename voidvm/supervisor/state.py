@@ -69,10 +69,13 @@ class VmState:
         self._status, self._reason = status, reason
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        self._is_dirty = True
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
+        self._record()
         self._bus.publish(VmStatusChanged(vm_id=self.vm_id, status=status, reason=reason))
+
+    def amend(self, run: Run) -> None:
+        """Note what is different in the present run."""
+        self.run = run
+        self._record()
 
     async def changed(self) -> None:
         """Wait for the next change."""
@@ -82,6 +85,11 @@ class VmState:
         """Wait until the newest state is written down."""
         while self._writer is not None:
             await asyncio.shield(self._writer)
+
+    def _record(self) -> None:
+        self._is_dirty = True
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
 
     async def _write(self) -> None:
         try:
