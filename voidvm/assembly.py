@@ -171,7 +171,13 @@ def assemble(
         waiting=Waiting(vms=vms, fleet=fleet),
         consoles=Consoles(vms=vms, fleet=fleet, tickets=TicketBox(), accounts=accounts, bus=bus),
         images=images,
-        host=Host(fleet=fleet),
+        host=Host(
+            vm_store,
+            fleet=fleet,
+            accelerator=accelerator,
+            settings=settings.qemu,
+            layout=layout,
+        ),
     )
     return Parts(services=services, fleet=fleet, bus=bus, operations=operations)
 

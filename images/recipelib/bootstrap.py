@@ -70,6 +70,10 @@ def install(
     installed, the others when all is.
     """
 
+    if not _is_root():
+        # The namespace's root is a stranger who must reach its own folder in there.
+        archive.parent.chmod(0o711)
+
     def tell(line: str) -> None:
         if line.startswith("I: ") and not line.startswith("I: running --"):
             report(line.removeprefix("I: "))
@@ -140,7 +144,7 @@ def make_file_system(
     folder.mkdir()
     enter = []
     if not _is_root():
-        # The namespace's root is a stranger to our files; nobody else can guess the folder's name.
+        # Nobody else can guess the folder's name.
         enter = ["mmdebstrap", "--unshare-helper"]
         image.parent.chmod(0o711)
         folder.chmod(0o777)
