@@ -71,8 +71,8 @@ def build(output: Path, *, report: Report) -> list[Path]:
     `report` gets one line per step. The file appears only when it is complete. BuildError says
     what went wrong, and which packages to install when tools are missing.
     """
-    bootstrap.require()
-    tools.require(_TOOLS)
+    tools.require([*bootstrap.needed_tools(), *_TOOLS])
+    bootstrap.require_keyring()
     debian = recipe.load(_HERE)
     output.mkdir(parents=True, exist_ok=True)
     image = output / debian.files["disk"]

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from recipelib import cpio, tools
 
-TOOLS = ("mmdebstrap", "tar", "mke2fs")
+_TOOLS = ("mmdebstrap", "tar", "mke2fs")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TIMEOUT_S = 3600
 # Named one by one, since what is the default depends on the host's e2fsprogs and GRUB 2.06 does
@@ -43,10 +43,13 @@ mke2fs "$@" -d "$folder/tree" "$image" "$size"
 """
 
 
-def require() -> None:
-    """Check what bootstrapping needs of this host; BuildError says what is missing."""
-    needed = TOOLS if _is_root() else (*TOOLS, "newuidmap")
-    tools.require(needed)
+def needed_tools() -> tuple[str, ...]:
+    """Answer the tools that must be on this host."""
+    return _TOOLS if _is_root() else (*_TOOLS, "newuidmap")
+
+
+def require_keyring() -> None:
+    """Check that Debian's signatures can be verified; BuildError says what to install."""
     if not _KEYRING.exists():
         raise tools.BuildError(
             f"{_KEYRING} is missing; run: apt-get install --no-install-recommends "
@@ -69,7 +72,6 @@ def install(
     Hooks are shell commands for which "$1" is the tree: the early ones run before `packages` are
     installed, the others when all is.
     """
-
     if not _is_root():
         # The namespace's root is a stranger who must reach its own folder in there.
         archive.parent.chmod(0o711)
