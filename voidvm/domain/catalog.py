@@ -58,7 +58,7 @@ class CatalogEntry(
     recipe: ImageName | None = None
     url: FileUrl | None = None
     format: Literal["qcow2", "raw"] = "qcow2"
-    compression: Literal["none", "xz"] = "none"
+    compression: Literal["none", "gzip", "xz", "zstd"] = "none"
     checksum: Checksum | None = None
     default_user: str | None = None
     firmware: tuple[Firmware, ...] = ("bios",)

@@ -56,7 +56,7 @@ def find_digest(
 
     A list of a single file is that file's, whatever it calls it: beside an address without a
     version some publishers give the list of the file with it. The signature of a signed list is
-    not checked: the list is trusted because it came by https. Raises `ChecksumError`.
+    not checked: the list is trusted as far as its address is. Raises `ChecksumError`.
     """
     lines = _content(text)
     if form == "bare":

@@ -76,6 +76,10 @@ def _landlock(readable: list[int], writable: list[int], folders: list[str]) -> N
             is_folder = os.path.isdir(folder)  # noqa: PTH112 - pathlib would double the start-up
             allow(fd, _READ_FILE | _EXECUTE | (_READ_DIR if is_folder else 0))
             os.close(fd)
+    # QEMU tries its locks out on it.
+    fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+    allow(fd, _READ_FILE | _WRITE_FILE)
+    os.close(fd)
     if _libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
         raise OSError(ctypes.get_errno(), "landlock_restrict_self")
     os.close(ruleset)

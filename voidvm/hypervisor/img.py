@@ -28,6 +28,7 @@ from voidvm.hypervisor.tool import Cage, Limits
 _OVERLAY_OPTIONS = "extended_l2=on,cluster_size=128k"
 # A copy of many gigabytes from a packed image to a slow disk must still come to its end.
 _CONVERT_CPU_BYTES_PER_S = 16 * 1024**2
+_CONVERT_WALL_BASE_S = 120.0
 _CONVERT_WALL_BYTES_PER_S = 4 * 1024**2
 _CONVERT_SLACK_BYTES = 16 * 1024**2
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
@@ -165,7 +166,7 @@ class QemuImg:
         total = measure.required_bytes
         limits = Limits(
             cpu_s=60 + total // _CONVERT_CPU_BYTES_PER_S,
-            wall_s=120 + total / _CONVERT_WALL_BYTES_PER_S,
+            wall_s=_CONVERT_WALL_BASE_S + total / _CONVERT_WALL_BYTES_PER_S,
             written_bytes=measure.full_bytes + _CONVERT_SLACK_BYTES,
         )
         shown = _Percent(total, on_progress)

@@ -17,7 +17,7 @@ from voidvm.hypervisor.identity import Identity, privileges
 
 _CAGE = Path(__file__).with_name("cage.py")
 # What a program needs to start: itself, its libraries, the loader's list of them.
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache")
 
 _OUTPUT_KEPT_BYTES = 1_048_576
 _SAID_KEPT_BYTES = 16_384
