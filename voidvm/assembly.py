@@ -54,6 +54,9 @@ from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout
 
+# What `upload_bytes = 0` means: beyond every file system.
+NO_CAP_BYTES = 1 << 62
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -105,6 +108,7 @@ def assemble(
     guests = Guests(images=images, layout=layout, accel=accelerator.of_host)
     img = QemuImg(settings.qemu.img_binary, identity=identity)
     space = Space(layout)
+    cap_bytes = settings.limits.upload_bytes or NO_CAP_BYTES
     operation_store = OperationStore(database)
     operations = Operations(operation_store, bus=bus)
     vms = Vms(vm_store, fleet=fleet, operations=operations, layout=layout, bus=bus)
@@ -112,9 +116,10 @@ def assemble(
     imports = Imports(
         image_store,
         operations=operations,
-        admission=Admission(img, identity=identity, cap_bytes=settings.limits.upload_bytes),
+        admission=Admission(img, identity=identity, cap_bytes=cap_bytes),
         downloads=Downloads(allow_private=settings.images.allow_private_urls),
         catalog=catalog,
+        space=space,
         layout=layout,
     )
     disks = Disks(
@@ -164,7 +169,7 @@ def assemble(
             operations=operations,
             space=space,
             layout=layout,
-            cap_bytes=settings.limits.upload_bytes,
+            cap_bytes=cap_bytes,
         ),
         jobs=Jobs(operation_store, operations=operations),
         lifecycle=lifecycle,
@@ -187,6 +192,7 @@ async def restore(parts: Parts) -> None:
     services = parts.services
     await services.vms.restore()
     await parts.operations.restore()
+    await services.disks.restore()
     await services.imports.sweep()
     await services.uploads.restore()
     await services.creation.resume()

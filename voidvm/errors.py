@@ -416,13 +416,6 @@ class DownloadRefused(VoidVMError):
     hint = "Open the URL in a browser: it may have moved."
 
 
-class ImportFailed(VoidVMError):
-    """The image that a VM is to be made from could not be brought here."""
-
-    code, status, retryable = "IMPORT_FAILED", 502, True
-    en, zh = "The image '{image}' could not be fetched.", "无法获取镜像“{image}”。"
-
-
 class ServiceStopping(VoidVMError):
     """The service is starting or stopping."""
 

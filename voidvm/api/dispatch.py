@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -33,6 +35,10 @@ from voidvm.errors import FieldProblem, VoidVMError
 from voidvm.operations.progress import ProgressSink
 
 log = logging.getLogger(__name__)
+
+# What is still read of a body that has been refused.
+DRAIN_BYTES = 64 * 1024**2
+DRAIN_S = 5.0
 
 
 def _body(request: Request, endpoint: Endpoint) -> Any:
@@ -72,11 +78,26 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
             response = await _answer(request, endpoint, gate, path)
         except Exception as error:  # noqa: BLE001 - told to the client and logged
             response = error_response(request, error)
+            if endpoint.streams is not None:
+                await _take_rest(request)
         note(request, endpoint, gate, status=response.status)
         return response
 
     handle.__name__ = endpoint.name
     return handle
+
+
+async def _take_rest(request: Request) -> None:
+    """Take in what a refused client still sends, within bounds.
+
+    A connection that is closed over unread bytes is reset, and the answer is lost with it
+    (RFC 9112, 9.6).
+    """
+    left = DRAIN_BYTES
+    with suppress(TimeoutError, SanicException):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0 and request.stream.request_body:
+                left -= len(await request.stream.read() or b"")
 
 
 async def _answer(

@@ -7,9 +7,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from voidvm.domain.fields import DiskGib, ImageRef
-from voidvm.domain.vm import Disk, DiskBus, DiskCache, Value
+from voidvm.domain.vm import Disk, DiskBus, DiskCache, MachineType, Value
 
 DISKS_MAX = 16
+# q35 has an AHCI controller of six ports, pc two IDE cables for two disks each.
+SATA_MAX: dict[MachineType, int] = {"q35": 6, "pc": 4, "microvm": 0}
 
 
 class DiskCreate(Value, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ class _Running:
     def __init__(self, record: OperationRecord) -> None:
         self.record = record
         self.task: asyncio.Task[None] | None = None
+        self.is_cancelled = False
         self.done = asyncio.Event()
 
 
@@ -58,6 +59,11 @@ class Operations:
         self._running: dict[str, _Running] = {}
         self.is_stopping = False
         self._places = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def places(self) -> asyncio.Semaphore:
+        """The places for long work, for what is submitted as quick and has a slow part."""
+        return self._places
 
     async def restore(self) -> list[OperationRecord]:
         """What an earlier service left open, marked as interrupted."""
@@ -96,6 +102,8 @@ class Operations:
         running.task = asyncio.create_task(
             self._run(running, work, is_quick=is_quick), name=f"{kind}-{record.id}"
         )
+        # Into its `try` at once: a task that is cancelled before its first step ends unseen.
+        await asyncio.sleep(0)
         return record
 
     async def get(self, operation_id: str) -> OperationRecord:
@@ -132,7 +140,10 @@ class Operations:
         if running is None or not running.record.may_cancel or running.task is None:
             record = await self.get(operation_id)
             raise OperationNotCancellable(record.status, operation=operation_id)
-        running.task.cancel()
+        if not running.is_cancelled:
+            # Once: a second one would cut the cleaning up short.
+            running.is_cancelled = True
+            running.task.cancel()
         await running.done.wait()
         return running.record
 
@@ -141,7 +152,8 @@ class Operations:
         self.is_stopping = True
         for running in tuple(self._running.values()):
             if running.task is not None:
-                running.task.cancel()
+                if not running.is_cancelled:
+                    running.task.cancel()
                 await asyncio.wait([running.task])
 
     async def _run(self, running: _Running, work: Work, *, is_quick: bool) -> None:

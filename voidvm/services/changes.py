@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from voidvm.domain.account import Principal
 from voidvm.domain.compatibility import machine_problems
+from voidvm.domain.disk import SATA_MAX
 from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
@@ -99,6 +100,9 @@ class Changes:
             for value in (getattr(patch, name),)
         }
         problems = machine_problems(**wanted)
+        sata = sum(disk.bus == "sata" for disk in record.disks)
+        if sata > (places := SATA_MAX[wanted["machine"]]):
+            problems.append(FieldProblem("machine", f"takes {places} sata disks; there are {sata}"))
         size = record.disks[0].size
         if isinstance(patch.disk, int) and patch.disk < size:
             problems.append(FieldProblem("disk", f"may only grow; it has {size} GiB"))

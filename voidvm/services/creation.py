@@ -22,7 +22,7 @@ from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.vm import Disk, Hardware, VmCreate, VmRecord
-from voidvm.errors import FieldProblem, VoidVMError
+from voidvm.errors import FieldProblem, InternalError, VoidVMError
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.seed import write_seed
 from voidvm.operations.progress import ProgressSink
@@ -206,7 +206,7 @@ class Creation:
             source=image.id if image is not None else None,
             is_full_copy=wanted.full_copy,
         )
-        self._space.check()
+        self._space.check(image.size_bytes if image is not None and wanted.full_copy else 0)
         await self._store.insert(record)
         self._fleet.add(record)
         return await self._submit(record)
@@ -214,7 +214,9 @@ class Creation:
     async def _submit(self, record: VmRecord) -> VmRecord:
         async def work(progress: ProgressSink) -> None:
             machine = self._fleet.get(record.id)
-            await machine.perform("create", lambda: self._finish(record, progress))
+            await machine.perform(
+                "create", lambda: self._finish(record, progress), ends_with_caller=True
+            )
             if record.wanted == "running":
                 progress.stage("start")
                 await self._lifecycle.start(_owner(record), record.id)
@@ -232,7 +234,6 @@ class Creation:
         return msgspec.structs.replace(record, operation_id=operation.id)
 
     async def _finish(self, record: VmRecord, progress: ProgressSink) -> None:
-        state = self._fleet.get(record.id).state
         try:
             image = await self._source(record, progress)
             if record.disks[0].size * GIB < image.virtual_size_bytes:
@@ -244,14 +245,22 @@ class Creation:
             if not record.is_full_copy:
                 await self._store.change(record.id, lambda now: _over(now, image))
         except asyncio.CancelledError:
-            state.set(VmStatus.ERROR, "creation cancelled")
-            await self._remove_files(record)
+            # When the service stops it stays `creating`, and the next one goes on.
+            if not self._operations.is_stopping:
+                await self._give_up(record, "creation cancelled")
             raise
-        except VoidVMError as error:
-            state.set(VmStatus.ERROR, f"creation failed: {error}")
-            await self._remove_files(record)
+        except Exception as error:
+            said = error if isinstance(error, VoidVMError) else InternalError()
+            await self._give_up(record, f"creation failed: {said}")
             raise
+        state = self._fleet.get(record.id).state
         state.set(VmStatus.STOPPED)
+        await state.recorded()
+
+    async def _give_up(self, record: VmRecord, reason: str) -> None:
+        await self._remove_files(record)
+        state = self._fleet.get(record.id).state
+        state.set(VmStatus.ERROR, reason)
         await state.recorded()
 
     async def _source(self, record: VmRecord, progress: ProgressSink) -> Image:
@@ -259,9 +268,7 @@ class Creation:
             return await self._images.by_id(record.source or "")
         image, missing = await self._images.of_os(record.os)
         if missing is not None:
-            image = await self._imports.fetch_os(
-                missing, owner_id=record.owner_id, created_by=record.owner, progress=progress
-            )
+            return await self._imports.fetch_os(missing, progress)
         return image or await self._images.by_id(record.os)
 
     async def _make_files(

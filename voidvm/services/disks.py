@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import msgspec
 
 from voidvm.domain.account import Principal
-from voidvm.domain.disk import DISKS_MAX, DiskCreate
+from voidvm.domain.disk import DISKS_MAX, SATA_MAX, DiskCreate
+from voidvm.domain.image import Image
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
-from voidvm.domain.vm import Disk, Vm, VmRecord
-from voidvm.errors import DiskNotFound, FieldProblem, VmStateConflict
-from voidvm.hypervisor.img import QemuImg
+from voidvm.domain.vm import Disk, DiskBus, Vm, VmRecord
+from voidvm.errors import DiskNotFound, FieldProblem, VmStateConflict, VoidVMError
+from voidvm.hypervisor.header import virtual_size_bytes
+from voidvm.hypervisor.img import QemuImg, partial, sync_folder
 from voidvm.services.guests import CD_DRIVE, Guests
 from voidvm.services.images import Images
 from voidvm.services.space import Space
@@ -20,6 +28,8 @@ from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.machine import Machine
 from voidvm.supervisor.paths import Layout
+
+log = logging.getLogger(__name__)
 
 _HOT_HINT = "Only disks on the bus 'scsi' come and go while the VM runs; stop it first."
 
@@ -80,6 +90,7 @@ class Disks:
                 details=machine.status,
                 hint=_HOT_HINT,
             )
+        _check_bus(record, bus)
         self._space.check()
         disk = Disk(
             id=self._free_id(record),
@@ -90,15 +101,9 @@ class Disks:
             image=image.id if image else None,
         )
         file = self._layout.vm(record.id).disk(disk.id)
-        file.unlink(missing_ok=True)  # what a crash may have left of an earlier try
         await self._store.change(record.id, lambda now: _with(now, [*now.disks, disk]))
         try:
-            await self._img.create(
-                file,
-                size_bytes=disk.size * GIB,
-                backing=self._images.file(image) if image else None,
-            )
-            file.chmod(0o600)
+            await self._make(file, disk, image)
             if machine.has_process:
                 await machine.plug_disk(self._guests.disk_file(record.id, disk, bootindex=None))
         except BaseException:
@@ -106,6 +111,58 @@ class Disks:
             file.unlink(missing_ok=True)
             raise
         return disk
+
+    async def _make(self, file: Path, disk: Disk, image: Image | None) -> None:
+        """The disk's file, whole or not at all: a killed qemu-img leaves half a header."""
+        draft = partial(file)
+        draft.unlink(missing_ok=True)
+        try:
+            await self._img.create(
+                draft,
+                size_bytes=disk.size * GIB,
+                backing=self._images.file(image) if image else None,
+            )
+            draft.chmod(0o600)
+            await asyncio.to_thread(_settle, draft, file)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+    async def restore(self) -> None:
+        """Make rows and files agree again where an earlier service ended in between.
+
+        A disk without a file was never there; a file without a disk is gone; a disk that is
+        smaller than its row grows.
+        """
+        for record in await self._store.all():
+            folder = self._layout.vm(record.id).disks
+            if record.status is VmStatus.CREATING or not folder.exists():
+                continue
+            lost = {disk.id for disk in record.disks[1:] if not self._file(record, disk).exists()}
+            if lost:
+                log.warning("%s: %s never came to be", record.id, ", ".join(sorted(lost)))
+                await self._store.change(record.id, _without_all(lost))
+            known = {self._file(record, disk) for disk in record.disks if disk.id not in lost}
+            for stray in set(folder.iterdir()) - known:
+                log.warning("removing %s of %s, which is no disk", stray.name, record.id)
+                stray.unlink()
+            for disk in record.disks:
+                await self._finish_growth(record, disk)
+
+    async def _finish_growth(self, record: VmRecord, disk: Disk) -> None:
+        file = self._file(record, disk)
+        if not file.exists():
+            return
+        found = virtual_size_bytes(file)
+        if found < disk.size * GIB:
+            log.warning("%s of %s goes on growing", disk.id, record.id)
+            try:
+                await self.grow(record, disk.id, size=disk.size, old=-(-found // GIB))
+            except VoidVMError as error:
+                log.warning("%s of %s: %s", disk.id, record.id, error)
+
+    def _file(self, record: VmRecord, disk: Disk) -> Path:
+        return self._layout.vm(record.id).disk(disk.id)
 
     @staticmethod
     def _free_id(record: VmRecord) -> str:
@@ -209,12 +266,34 @@ class Disks:
         raise DiskNotFound(vm=record.name, disk=disk_id)
 
 
+def _check_bus(record: VmRecord, bus: DiskBus) -> None:
+    """Raise `ValidationFailed` for a bus without a place for one more disk."""
+    places = SATA_MAX[record.hardware.machine]
+    if bus == "sata" and sum(disk.bus == "sata" for disk in record.disks) >= places:
+        refuse([FieldProblem("bus", f"a {record.hardware.machine} takes {places} sata disks")])
+
+
 def _with(record: VmRecord, disks: list[Disk]) -> VmRecord:
     return msgspec.structs.replace(record, disks=disks)
 
 
 def _without(record: VmRecord, disk_id: str) -> VmRecord:
     return _with(record, [disk for disk in record.disks if disk.id != disk_id])
+
+
+def _without_all(disk_ids: set[str]) -> Callable[[VmRecord], VmRecord]:
+    return lambda now: _with(now, [disk for disk in now.disks if disk.id not in disk_ids])
+
+
+def _settle(draft: Path, file: Path) -> None:
+    """Make a file durable, then give it its name."""
+    fd = os.open(draft, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    draft.rename(file)
+    sync_folder(file.parent)
 
 
 def _sized(record: VmRecord, disk_id: str, size: int) -> VmRecord:

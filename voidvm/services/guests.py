@@ -11,6 +11,7 @@ import msgspec
 import psutil
 
 from voidvm.domain.account import Principal
+from voidvm.domain.disk import DISKS_MAX
 from voidvm.domain.vm import BootDevice, Disk, Endpoint, Network, VmRecord
 from voidvm.errors import CommandFailed, NotEnoughMemory
 from voidvm.hypervisor.guest import (
@@ -177,14 +178,14 @@ def _check_memory(wanted_mib: int) -> None:
 
 
 def _boot_places(order: list[BootDevice]) -> dict[BootDevice, int]:
-    """The first bootindex of each kind of device; ten of a kind fit between two.
+    """The first bootindex of each kind of device; as many as a VM may have fit between two.
 
     Disks and CDs always have one; the network only where the order names it. Place 0 is left
     free: QEMU puts the loader of a `-kernel` there.
     """
     kinds: tuple[BootDevice, ...] = ("disk", "cdrom")
     complete = [*order, *(kind for kind in kinds if kind not in order)]
-    return {kind: 1 + number * 10 for number, kind in enumerate(complete)}
+    return {kind: 1 + number * (DISKS_MAX + 1) for number, kind in enumerate(complete)}
 
 
 def _network_cards(

@@ -7,10 +7,8 @@ import logging
 import os
 import secrets
 import shutil
-from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from msgspec import Struct
 
@@ -19,21 +17,21 @@ from voidvm.domain.catalog import CatalogEntry, nearest
 from voidvm.domain.catalog import find as find_entry
 from voidvm.domain.checksums import Digest, parse_digest
 from voidvm.domain.image import Image, ImageCreate
-from voidvm.domain.operation import OperationRecord, OperationStatus
+from voidvm.domain.operation import OperationRecord
 from voidvm.domain.permission import Permission
 from voidvm.domain.validation import refuse
-from voidvm.errors import FieldProblem, Forbidden, ImportFailed, NameTaken, UnknownOs
+from voidvm.errors import FieldProblem, Forbidden, NameTaken, UnknownOs
 from voidvm.operations.progress import ProgressSink
 from voidvm.operations.runner import Operations
 from voidvm.services.admission import Admission
 from voidvm.services.downloads import Downloads
+from voidvm.services.fetches import Fetches
 from voidvm.services.images import image_file
+from voidvm.services.space import Space
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
 log = logging.getLogger(__name__)
-
-FOLLOW_S: Final = 0.5
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -57,6 +55,7 @@ class Imports:
         admission: Admission,
         downloads: Downloads,
         catalog: dict[str, CatalogEntry],
+        space: Space,
         layout: Layout,
     ) -> None:
         self._store = store
@@ -64,12 +63,16 @@ class Imports:
         self._admission = admission
         self._downloads = downloads
         self._catalog = catalog
+        self._space = space
         self._layout = layout
-        self._fetching: dict[str, str] = {}
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._fetches = Fetches()
 
     async def create(self, principal: Principal, wanted: ImageCreate) -> OperationRecord:
-        """Fetch an image. Raises `ValidationFailed`, `UnknownOs`, `NameTaken`, `Forbidden`."""
+        """Fetch an image.
+
+        Raises `ValidationFailed`, `UnknownOs`, `NameTaken`, `Forbidden`, `NoSpace`.
+        """
+        self._space.check()
         if wanted.os is not None:
             if wanted.url is not None:
                 refuse([FieldProblem("url", "cannot be given together with 'os'")])
@@ -113,64 +116,38 @@ class Imports:
         if entry is None or entry.url is None:
             near = nearest(os, self._catalog)
             raise UnknownOs(f"did you mean {', '.join(near)}?" if near else "", os=os)
-        return await self._start_os(
-            entry, owner_id=principal.user_id, created_by=principal.username
-        )
-
-    async def fetch_os(
-        self, entry: CatalogEntry, *, owner_id: str, created_by: str, progress: ProgressSink
-    ) -> Image:
-        """The image of a catalogue entry; who comes second waits for the first one's fetch.
-
-        Raises `ImportFailed` with the reason. A caller who gives up leaves the fetch to others.
-        """
-        operation = await self._start_os(entry, owner_id=owner_id, created_by=created_by)
-        while operation.is_open:
-            operation = await self._operations.wait(operation.id, timeout_s=FOLLOW_S)
-            progress.follow(operation.progress)
-        image = await self._store.by_os(entry.id)
-        if operation.status is not OperationStatus.SUCCEEDED or image is None:
-            error = operation.error
-            details = f"{error.message} {error.details}".strip() if error else operation.status
-            raise ImportFailed(details, image=entry.id)
-        return image
-
-    async def _start_os(
-        self, entry: CatalogEntry, *, owner_id: str, created_by: str
-    ) -> OperationRecord:
-        """The one operation that fetches an entry: who asks while it runs gets the same."""
-        async with self._turns[entry.id]:
-            if (known := self._fetching.get(entry.id)) is not None:
-                operation = await self._operations.get(known)
-                if operation.is_open:
-                    return operation
-            operation = await self._submit_os(entry, owner_id=owner_id, created_by=created_by)
-            self._fetching[entry.id] = operation.id
-            return operation
-
-    async def _submit_os(
-        self, entry: CatalogEntry, *, owner_id: str, created_by: str
-    ) -> OperationRecord:
-        target = Target(name=entry.id, owner_id=None, os=entry.id, public=True, format=entry.format)
+        found = entry
 
         async def work(progress: ProgressSink) -> None:
-            progress.stage("checksum")
-            url, checksum = entry.url or "", None
-            if entry.checksum is not None:
-                checksum = await self._downloads.published(entry.checksum, file_url=url)
-            await self._fetch(url, checksum, target, progress)
+            await self.fetch_os(found, progress)
 
         return await self._operations.submit(
-            "image-fetch",
+            "image-import",
             work,
-            owner_id=owner_id,
-            created_by=created_by,
+            owner_id=principal.user_id,
+            created_by=principal.username,
             resources=[f"/api/v1/images/{entry.id}"],
         )
 
+    async def fetch_os(self, entry: CatalogEntry, progress: ProgressSink) -> Image:
+        """The image of a catalogue entry; who comes second waits for the first one's fetch.
+
+        Raises as a download and `Admission.admit` do.
+        """
+        target = Target(name=entry.id, owner_id=None, os=entry.id, public=True, format=entry.format)
+
+        async def fetch(sink: ProgressSink) -> Image:
+            sink.stage("checksum")
+            url, checksum = entry.url or "", None
+            if entry.checksum is not None:
+                checksum = await self._downloads.published(entry.checksum, file_url=url)
+            return await self._fetch(url, checksum, target, sink)
+
+        return await self._fetches.join(entry.id, fetch, progress)
+
     async def _fetch(
         self, url: str, checksum: Digest | None, target: Target, progress: ProgressSink
-    ) -> None:
+    ) -> Image:
         draft = self._draft()
         try:
             file = draft / "source"
@@ -182,7 +159,7 @@ class Imports:
                 checksum=checksum,
                 on_progress=progress.bytes,
             )
-            await self.admit(file, fetched.digest, target, progress, draft=draft)
+            return await self.admit(file, fetched.digest, target, progress, draft=draft)
         finally:
             await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
 
@@ -236,8 +213,8 @@ class Imports:
         return draft
 
     async def sweep(self) -> None:
-        """Remove what an earlier service left half-done: folders that no row speaks of."""
-        known = await self._store.all_ids()
+        """Remove what an earlier service left half-done: folders that nothing speaks of."""
+        known = await self._store.ids_in_use()
         await asyncio.to_thread(_sweep, self._layout.data / "images", known)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from voidvm.domain.account import Principal
 from voidvm.domain.operation import OperationRecord, OperationStatus
-from voidvm.errors import OperationNotFound
+from voidvm.domain.permission import Permission
+from voidvm.errors import Forbidden, OperationNotFound
 from voidvm.operations.runner import Operations, Work
 from voidvm.store.operations import OperationStore
 
@@ -68,8 +69,15 @@ class Jobs:
         return record
 
     async def cancel(self, principal: Principal, operation_id: str) -> OperationRecord:
-        """End an operation. Raises `OperationNotFound`, `OperationNotCancellable`."""
-        await self._own(principal, operation_id)
+        """End an operation; it takes the permission that beginning one does.
+
+        Raises `OperationNotFound`, `OperationNotCancellable`, `Forbidden`.
+        """
+        record = await self._own(principal, operation_id)
+        is_image = record.type.startswith("image-")
+        needed = Permission.IMAGE_WRITE if is_image else Permission.VM_CREATE
+        if not principal.may(needed):
+            raise Forbidden(permission=needed)
         return await self._operations.cancel(operation_id)
 
     async def _own(self, principal: Principal, operation_id: str) -> OperationRecord:

@@ -18,14 +18,16 @@ _decode = msgspec.json.Decoder(Image).decode
 _VISIBLE = "(?1 OR public OR owner_id = ?2)"
 
 
-# VMs with a disk over it, and those that name it as CD, kernel or initrd.
+# VMs with a disk over it, and those that name it as CD, kernel or initrd. A name means a private
+# image (of owner ?3) only to its owner.
+_NAMED = "IN (?1, CASE WHEN ?3 IS NULL OR v.owner_id = ?3 THEN ?2 END)"
 _USERS = (
     "SELECT DISTINCT v.id, v.name FROM vms v WHERE EXISTS"
     " (SELECT 1 FROM json_each(v.body, '$.disks') d WHERE json_extract(d.value, '$.image') = ?1)"
-    " OR json_extract(v.body, '$.hardware.iso') IN (?1, ?2)"
-    " OR json_extract(v.body, '$.hardware.kernel.image') IN (?1, ?2)"
-    " OR json_extract(v.body, '$.hardware.kernel.initrd') IN (?1, ?2)"
-    " OR json_extract(v.body, '$.source') IN (?1, ?2) AND v.status = 'creating'"
+    f" OR json_extract(v.body, '$.hardware.iso') {_NAMED}"
+    f" OR json_extract(v.body, '$.hardware.kernel.image') {_NAMED}"
+    f" OR json_extract(v.body, '$.hardware.kernel.initrd') {_NAMED}"
+    " OR json_extract(v.body, '$.source') = ?1 AND v.status = 'creating'"
 )
 
 
@@ -77,9 +79,13 @@ class ImageStore:
         )
         return _image(rows[0]) if rows else None
 
-    async def all_ids(self) -> set[str]:
-        """The ids of all images."""
-        return {row["id"] for row in await self._database.read("SELECT id FROM images")}
+    async def ids_in_use(self) -> set[str]:
+        """The ids of all images, and of those that a disk still lies over: replaced ones too."""
+        rows = await self._database.read(
+            "SELECT id FROM images UNION SELECT json_extract(d.value, '$.image')"
+            " FROM vms v, json_each(v.body, '$.disks') d"
+        )
+        return {row["id"] for row in rows if row["id"] is not None}
 
     async def is_name_taken(self, owner_id: str | None, name: str) -> bool:
         """Whether the owner (None: everybody) has an image of that name."""
@@ -120,7 +126,8 @@ class ImageStore:
         """Forget an image. Raises `ImageInUse` with the VMs that are made from it."""
 
         async def work(transaction: Transaction) -> None:
-            rows = await transaction.query(_USERS, (image.id, image.name))
+            owner = None if image.public else image.owner
+            rows = await transaction.query(_USERS, (image.id, image.name, owner))
             if rows:
                 names = ", ".join(sorted(row["name"] for row in rows))
                 raise ImageInUse(names, image=image.name)

@@ -59,6 +59,7 @@ class Attachment:
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._is_ending = False
+        self._awaits_space = False
         self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
         self._expected: list[tuple[str, dict[str, object], asyncio.Future[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
@@ -261,7 +262,8 @@ class Attachment:
 
     def _mark_paused(self, reason: str) -> None:
         self._state.set(VmStatus.PAUSED, reason)
-        if reason == NO_SPACE:
+        if reason == NO_SPACE and not self._awaits_space:
+            self._awaits_space = True
             self._spawn(self._resume_with_space(), name="await-space")
 
     async def _resume_with_space(self) -> None:
@@ -269,13 +271,15 @@ class Attachment:
 
         With `werror=stop` QEMU tries the failed write again, so the guest sees no error.
         """
-        while self._state.status is VmStatus.PAUSED and self._state.reason == NO_SPACE:
-            await asyncio.sleep(SPACE_EVERY_S)
-            usage = await asyncio.to_thread(shutil.disk_usage, self._paths.data)
-            if usage.free >= SPACE_ENOUGH_BYTES and self._state.reason == NO_SPACE:
-                with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
-                    await self.command("cont")
-                    await self._state.changed()
+        try:
+            while self._state.status is VmStatus.PAUSED and self._state.reason == NO_SPACE:
+                await asyncio.sleep(SPACE_EVERY_S)
+                usage = await asyncio.to_thread(shutil.disk_usage, self._paths.data)
+                if usage.free >= SPACE_ENOUGH_BYTES and self._state.reason == NO_SPACE:
+                    with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
+                        await self.command("cont")
+        finally:
+            self._awaits_space = False
 
     async def _on_halt(self) -> None:
         """The CPUs halted: ask why, unless it is the halt of a power-off."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,20 +21,21 @@ from voidvm.hypervisor.guest import DiskFile
 from voidvm.supervisor.attachment import Attachment
 
 UNPLUG_S = 10.0
+_FDSET = re.compile(r"/dev/fdset/\d+")
 
 
 async def plug_disk(hold: Attachment, disk: DiskFile) -> None:
     """Plug a disk in; when it fails, nothing of it is left in QEMU."""
-    paths = [
-        await _hand_over(hold, file, is_writable=level == 0)
-        for level, file in enumerate(disk.files)
-    ]
-    await hold.command("blockdev-add", disk_node(disk, paths))
+    paths: list[str] = []
     try:
+        for level, file in enumerate(disk.files):
+            paths.append(await _hand_over(hold, file, is_writable=level == 0))
+        await hold.command("blockdev-add", disk_node(disk, paths))
         await hold.command("device_add", disk_device(disk))
     except VoidVMError:
         with suppress(VoidVMError):
             await hold.command("blockdev-del", {"node-name": disk.node})
+        await _close(hold, paths)
         raise
 
 
@@ -43,7 +45,7 @@ async def unplug_disk(hold: Attachment, node: str) -> None:
     await hold.command("device_del", {"id": device_id(node)})
     async with asyncio.timeout(UNPLUG_S):
         await gone
-    await hold.command("blockdev-del", {"node-name": node})
+    await _drop(hold, node)
 
 
 async def change_cd(hold: Attachment, drive: str, file: Path | None) -> None:
@@ -53,7 +55,7 @@ async def change_cd(hold: Attachment, drive: str, file: Path | None) -> None:
     await hold.command("blockdev-open-tray", {**tray, "force": True})
     if old is not None:
         await hold.command("blockdev-remove-medium", tray)
-        await hold.command("blockdev-del", {"node-name": old})
+        await _drop(hold, old)
     if file is None:
         return
     node = f"{drive}-{secrets.token_hex(3)}"
@@ -72,6 +74,26 @@ async def _medium(hold: Attachment, device: str) -> str | None:
             if isinstance(inserted, Mapping):
                 return str(inserted["node-name"])
     return None
+
+
+async def _drop(hold: Attachment, node: str) -> None:
+    """Take a block node away and close its files: QEMU would keep them, deleted ones too."""
+    nodes = await hold.command("query-named-block-nodes", {"flat": True})
+    own = [
+        entry
+        for entry in (nodes if isinstance(nodes, list) else [])
+        if str(entry["node-name"]).partition("-")[0] == node.partition("-")[0]
+    ]
+    paths = _FDSET.findall(str(own))
+    await hold.command("blockdev-del", {"node-name": node})
+    await _close(hold, paths)
+
+
+async def _close(hold: Attachment, paths: Iterable[str]) -> None:
+    """Close the descriptors that were handed over for these paths."""
+    for path in dict.fromkeys(paths):
+        with suppress(VoidVMError):
+            await hold.command("remove-fd", {"fdset-id": int(path.rpartition("/")[2])})
 
 
 async def _hand_over(hold: Attachment, file: Path, *, is_writable: bool) -> str:

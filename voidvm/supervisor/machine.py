@@ -82,11 +82,18 @@ class Machine:
 
     # Jobs
 
-    async def perform(self, job: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def perform(
+        self,
+        job: str,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        ends_with_caller: bool = False,
+    ) -> T:
         """Do `work` as the one job of this VM; it goes on when the caller is cancelled.
 
-        Raises `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop
-        cuts the work short.
+        With `ends_with_caller` it is cancelled too, and has ended when this raises. Raises
+        `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop cuts the
+        work short.
         """
         if self._job is not None:
             raise VmBusy(vm=self.state.label, job=self._job, details=self._job)
@@ -104,6 +111,9 @@ class Machine:
                     state=self.status,
                     details="a forced stop cut it short",
                 ) from None
+            if ends_with_caller:
+                task.cancel()
+                await asyncio.wait([task])
             raise
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
