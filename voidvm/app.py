@@ -22,7 +22,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
-from voidvm.assembly import Parts, assemble
+from voidvm.assembly import Parts, assemble, restore
 from voidvm.config import Settings
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
@@ -65,15 +65,17 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
                 database=database,
                 key=key,
                 launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+                identity=identity,
                 accelerator=accelerator,
             )
             accelerator.find_out_early()
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, parts.services.accounts)
-            await parts.services.vms.restore()
+            await restore(parts)
             try:
                 yield parts
             finally:
+                await parts.operations.release()
                 await parts.fleet.release()
                 await parts.services.audit.written()
         finally:

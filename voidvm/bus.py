@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from voidvm.domain.operation import OperationRecord
 from voidvm.domain.states import VmStatus
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,13 @@ class AccessChanged(Struct, frozen=True, kw_only=True):
     but: str | None = None
 
 
-News = VmStatusChanged | VmDeleted | SessionEnded | AccessChanged
+class OperationChanged(Struct, frozen=True, kw_only=True):
+    """An operation began, went on or ended."""
+
+    operation: OperationRecord
+
+
+News = VmStatusChanged | VmDeleted | SessionEnded | AccessChanged | OperationChanged
 Listener = Callable[[News], None]
 
 

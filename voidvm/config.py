@@ -101,6 +101,7 @@ class Images(Section, frozen=True, kw_only=True):
     """Where images may come from."""
 
     allow_private_urls: bool = False
+    catalog: list[dict[str, Any]] = []
 
 
 class Settings(Section, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ The tree::
 
     VoidVMError
     ├── ValidationFailed, UnknownOs                     400
+    ├── ImageInvalid, ChecksumMismatch, UrlRefused      400
     ├── Unauthorized, InvalidCredentials, SessionEnded  401
     ├── Forbidden, QuotaExceeded, OriginRefused, …      403
     ├── NotFound, VmNotFound, ImageNotFound, …          404
@@ -11,10 +12,11 @@ The tree::
     ├── WaitTimeout                                     408
     ├── VmAlreadyRunning, VmNotRunning, VmBusy, …       409
     ├── PreconditionFailed                              412
-    ├── PayloadTooLarge                                 413
+    ├── PayloadTooLarge, ImageTooLarge                  413
     ├── UnsupportedMediaType                            415
     ├── RateLimited                                     429
     ├── InternalError, VmStartFailed                    500
+    ├── DownloadFailed, DownloadRefused                 502
     ├── ServiceStopping, VmUnresponsive                 503
     └── NoSpace, NotEnoughMemory                        507
 
@@ -85,6 +87,28 @@ class UnknownOs(VoidVMError):
         "镜像目录中没有操作系统“{os}”。",
     )
     hint = "GET /api/v1/images/catalog lists the names."
+
+
+class ImageInvalid(VoidVMError):
+    """The file is no image, or one that is not safe to open; `details` says what is wrong."""
+
+    code, status = "IMAGE_INVALID", 400
+    en, zh = "This file cannot be used as an image.", "此文件不能用作镜像。"
+
+
+class ChecksumMismatch(VoidVMError):
+    """The bytes that arrived are not those that the checksum belongs to; `details` has both."""
+
+    code, status = "CHECKSUM_MISMATCH", 400
+    en, zh = "The checksum does not match.", "校验和不匹配。"
+    hint = "Compare it with the publisher's list; the file may have been replaced by a newer one."
+
+
+class UrlRefused(VoidVMError):
+    """The service does not fetch from there; `details` says why."""
+
+    code, status = "URL_REFUSED", 400
+    en, zh = "VoidVM does not fetch from this URL.", "VoidVM 不会从该 URL 下载。"
 
 
 class Unauthorized(VoidVMError):
@@ -177,6 +201,27 @@ class TokenNotFound(VoidVMError):
     en, zh = "There is no API token '{token}'.", "没有 API 令牌“{token}”。"
 
 
+class OperationNotFound(VoidVMError):
+    """There is no such operation, or it is somebody else's, or it ended more than a week ago."""
+
+    code, status = "OPERATION_NOT_FOUND", 404
+    en, zh = "There is no operation '{operation}'.", "没有操作“{operation}”。"
+
+
+class UploadNotFound(VoidVMError):
+    """There is no such upload, or it is complete, or it is somebody else's."""
+
+    code, status = "UPLOAD_NOT_FOUND", 404
+    en, zh = "There is no upload '{upload}'.", "没有上传“{upload}”。"
+
+
+class DiskNotFound(VoidVMError):
+    """The VM has no such disk."""
+
+    code, status = "DISK_NOT_FOUND", 404
+    en, zh = "The VM '{vm}' has no disk '{disk}'.", "虚拟机“{vm}”没有磁盘“{disk}”。"
+
+
 class MethodNotAllowed(VoidVMError):
     """The address exists but does not know this method."""
 
@@ -258,6 +303,29 @@ class LastAdmin(VoidVMError):
     hint = "Make another user an admin first."
 
 
+class OperationNotCancellable(VoidVMError):
+    """The operation has ended, or must not be cut short; `details` is its status."""
+
+    code, status = "OPERATION_NOT_CANCELLABLE", 409
+    en, zh = "The operation '{operation}' cannot be cancelled.", "操作“{operation}”无法取消。"
+
+
+class ImageInUse(VoidVMError):
+    """VMs are made from the image; `details` names them."""
+
+    code, status = "IMAGE_IN_USE", 409
+    en, zh = "The image '{image}' is in use.", "镜像“{image}”正在使用中。"
+    hint = "Delete the VMs that are made from it first."
+
+
+class UploadOffsetConflict(VoidVMError):
+    """The upload stands elsewhere; `details` says where."""
+
+    code, status, retryable = "UPLOAD_OFFSET_CONFLICT", 409, True
+    en, zh = "The upload goes on at byte {offset}.", "上传应从字节 {offset} 继续。"
+    hint = "GET the upload for its offset and go on from there."
+
+
 class ImageNotReady(VoidVMError):
     """The catalogue knows the image, but it is not on this host yet."""
 
@@ -286,6 +354,13 @@ class PayloadTooLarge(VoidVMError):
 
     code, status = "PAYLOAD_TOO_LARGE", 413
     en, zh = "The body is too large.", "请求体过大。"
+
+
+class ImageTooLarge(VoidVMError):
+    """The image is larger than allowed, packed, unpacked or as a disk."""
+
+    code, status = "IMAGE_TOO_LARGE", 413
+    en, zh = "The image is larger than {limit} bytes.", "镜像超过 {limit} 字节。"
 
 
 class UnsupportedMediaType(VoidVMError):
@@ -324,6 +399,21 @@ class CommandFailed(VoidVMError):
 
     code, status = "COMMAND_FAILED", 500
     en, zh = "{tool} could not do it.", "{tool} 无法完成操作。"
+
+
+class DownloadFailed(VoidVMError):
+    """The server could not be reached, or broke off too often; `details` has the last reason."""
+
+    code, status, retryable = "DOWNLOAD_FAILED", 502, True
+    en, zh = "The download from {host} failed.", "从 {host} 下载失败。"
+
+
+class DownloadRefused(VoidVMError):
+    """The server answered, but not with the file; `details` has its answer."""
+
+    code, status = "DOWNLOAD_REFUSED", 502
+    en, zh = "{host} did not give the file.", "{host} 未提供该文件。"
+    hint = "Open the URL in a browser: it may have moved."
 
 
 class ServiceStopping(VoidVMError):

@@ -1,4 +1,4 @@
-"""Building blocks of guest recipes: packages, kernel modules, initramfs and disks, without root.
+"""Building blocks of guest recipes: packages, kernel modules, initramfs, disks, distributions.
 
 Plain standard library, because recipes also run before VoidVM itself is installed.
 """

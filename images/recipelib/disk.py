@@ -39,16 +39,26 @@ def write_raw(
     with image.open("wb") as stream:
         stream.truncate(size)
         stream.write(master_boot_record(boot_code, disk_bytes=size))
-    partition = f"{image}@@{PARTITION_START}"
-    start = PARTITION_START // SECTOR
-    tools.run(
-        [
-            "mformat", "-i", partition, "-T", str(size // SECTOR - start), "-h", "255", "-s", "63",
-            "-H", str(start), "-v", label, "-N", _VOLUME_SERIAL, "::",
-        ]
-    )  # fmt: skip
+    format_fat(image, start=PARTITION_START, size=size - PARTITION_START, label=label)
     # First, so that the loader is contiguous at the partition's beginning.
     tools.run(["syslinux", "--install", "--offset", str(PARTITION_START), str(image)])
+    copy_into_fat(image, start=PARTITION_START, files=files)
+
+
+def format_fat(image: Path, *, start: int, size: int, label: str) -> None:
+    """Make an empty FAT file system in a partition of the image; `start` and `size` in bytes."""
+    tools.run(
+        [
+            "mformat", "-i", f"{image}@@{start}", "-T", str(size // SECTOR),
+            "-h", "255", "-s", "63", "-H", str(start // SECTOR),
+            "-v", label, "-N", _VOLUME_SERIAL, "::",
+        ]
+    )  # fmt: skip
+
+
+def copy_into_fat(image: Path, *, start: int, files: Mapping[str, Path]) -> None:
+    """Copy files into the FAT file system that begins at byte `start`, and make their folders."""
+    partition = f"{image}@@{start}"
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
     for folder in sorted(folders - {"."}):
         tools.run(["mmd", "-i", partition, f"::{folder}"])
@@ -56,9 +66,21 @@ def write_raw(
         tools.run(["mcopy", "-i", partition, str(source), f"::{path}"])
 
 
-def convert(raw: Path, target: Path) -> None:
+def convert(raw: Path, target: Path, *, is_compressed: bool = False) -> None:
     """Convert a raw image to qcow2; `target` appears whole or not at all."""
+    pack = ["-c"] if is_compressed else []
     with tools.whole_file(target) as temporary:
         tools.run(
-            ["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", str(raw), str(temporary)]
+            [
+                "qemu-img",
+                "convert",
+                "-q",
+                *pack,
+                "-f",
+                "raw",
+                "-O",
+                "qcow2",
+                str(raw),
+                str(temporary),
+            ]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ class Recipe:
     cmdline: str
     files: Mapping[str, str]
     packages: Mapping[str, list[str]]
-    modules: Mapping[str, list[str]]
-    rootfs: Mapping[str, Any]
+    modules: Mapping[str, list[str]] = field(default_factory=dict)
+    rootfs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(folder: Path) -> Recipe:

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +17,16 @@ TOOL_PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
+    "grub-mkimage": "grub-common",
     "mcopy": "mtools",
     "mformat": "mtools",
+    "mke2fs": "e2fsprogs",
     "mmd": "mtools",
+    "mmdebstrap": "mmdebstrap",
+    "newuidmap": "uidmap",
     "qemu-img": "qemu-utils",
     "syslinux": "syslinux",
+    "tar": "tar",
     "zstd": "zstd",
 }
 _TOOL_TIMEOUT_S = 600
@@ -70,21 +77,11 @@ def require(tools: Sequence[str]) -> None:
 
 def run(command: Sequence[str], *, cwd: Path | None = None) -> bytes:
     """Run a tool to its end and answer its output; ToolFailedError when it fails."""
-    # LC_ALL: the output is parsed. SOURCE_DATE_EPOCH and MTOOLS_*: same input, same image.
-    environment = os.environ | {
-        "LC_ALL": "C",
-        "PATH": _SEARCH_PATH,
-        "SOURCE_DATE_EPOCH": "315532800",
-        "MTOOLS_SKIP_CHECK": "1",
-        "MTOOLSRC": os.devnull,
-        "TZ": "UTC",
-    }
-    argv = [find(command[0]), *command[1:]]
     try:
         done = subprocess.run(
-            argv,
+            _argv(command),
             cwd=cwd,
-            env=environment,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
@@ -95,6 +92,59 @@ def run(command: Sequence[str], *, cwd: Path | None = None) -> bytes:
     if done.returncode != 0:
         raise ToolFailedError(command, done.returncode, done.stderr.decode(errors="replace"))
     return done.stdout
+
+
+def follow(
+    command: Sequence[str], *, report: Callable[[str], None], timeout_s: float, folder: Path
+) -> None:
+    """Run a tool that takes minutes; `report` gets each line it writes to its standard error.
+
+    `folder` is for its temporary files. ToolFailedError when it fails or takes too long.
+    """
+    said: deque[str] = deque(maxlen=40)
+    environment = _environment() | {"TMPDIR": str(folder)}
+    # What it installs keeps its real times: Python compiles anew what seems older than its source.
+    del environment["SOURCE_DATE_EPOCH"]
+    with subprocess.Popen(
+        _argv(command),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        # SIGTERM first of all, since such tools clean up behind themselves.
+        alarm = threading.Timer(timeout_s, process.terminate)
+        alarm.start()
+        try:
+            assert process.stderr is not None
+            for line in process.stderr:
+                said.append(line)
+                report(line.rstrip())
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            alarm.cancel()
+    if process.returncode != 0:
+        raise ToolFailedError(command, process.returncode, "".join(said))
+
+
+def _argv(command: Sequence[str]) -> list[str]:
+    return [find(command[0]), *command[1:]]
+
+
+def _environment() -> dict[str, str]:
+    # LC_ALL: the output is parsed. SOURCE_DATE_EPOCH and MTOOLS_*: same input, same image.
+    return os.environ | {
+        "LC_ALL": "C",
+        "PATH": _SEARCH_PATH,
+        "SOURCE_DATE_EPOCH": "315532800",
+        "MTOOLS_SKIP_CHECK": "1",
+        "MTOOLSRC": os.devnull,
+        "TZ": "UTC",
+    }
 
 
 @contextmanager

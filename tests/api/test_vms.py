@@ -168,7 +168,7 @@ def test_a_vm_may_start_as_it_is_made(api: Api, name: str) -> None:
 def test_a_full_disk_makes_nothing(
     api: Api, local: LocalService, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("voidvm.services.vms.SPARE_BYTES", 2**63)
+    monkeypatch.setattr("voidvm.services.space.SPARE_BYTES", 2**63)
     response = api.call("POST", "/vms", json={"name": name})
     assert (response.status_code, response.json()["error"]["code"]) == (507, "NO_SPACE")
     assert api.call("GET", f"/vms/{name}").status_code == 404
@@ -178,7 +178,7 @@ def test_a_full_disk_makes_nothing(
 def test_a_failure_on_the_way_leaves_nothing(
     api: Api, local: LocalService, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    img = local.services.vms._img
+    img = local.services.creation._img
     monkeypatch.setattr(img, "_binary", "false")
     folder = local.folder / "d" / "vms"
     before = sorted(path.name for path in folder.iterdir())
@@ -192,7 +192,7 @@ def test_a_failure_on_the_way_leaves_nothing(
 def test_a_missing_tool_is_told(
     api: Api, local: LocalService, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local.services.vms._img, "_binary", "no-such-qemu-img")
+    monkeypatch.setattr(local.services.creation._img, "_binary", "no-such-qemu-img")
     error = api.refused("POST", "/vms", "COMMAND_FAILED", {"name": name})
     assert "no-such-qemu-img" in error["details"]
 

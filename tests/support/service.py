@@ -47,6 +47,8 @@ class Service:
         self.run = self.folder / "r"
         self.log = self.folder / "log"
         self.settings = settings
+        # TOML, for what the environment cannot express: lists of tables.
+        self.config = ""
         self.process: subprocess.Popen[bytes] | None = None
         # Chosen by the first start and kept, so that clients find the service again.
         self.port = 0
@@ -64,6 +66,8 @@ class Service:
             "VOIDVM_SERVER__PORT": str(self.port),
             "VOIDVM_QEMU__ACCEL": "tcg",
             "VOIDVM_LIMITS__REQUESTS_PER_MINUTE": "0",
+            # A checkout under test that is not the installed one.
+            **({"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}),
             **self.settings,
         }
 
@@ -76,9 +80,14 @@ class Service:
     def start(self) -> None:
         """Start it and wait until it listens."""
         offset = self.log.stat().st_size if self.log.exists() else 0
+        command = [str(VOIDVM), "serve"]
+        if self.config:
+            file = self.folder / "config.toml"
+            file.write_text(self.config)
+            command += ["--config", str(file)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [VOIDVM, "serve"],
+                command,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -24,24 +26,35 @@ from voidvm import errors
 from voidvm.api.clients import NOBODY, address_of, check_access, identify
 from voidvm.api.gate import Gate
 from voidvm.api.responses import failure, replay, stored, success
-from voidvm.api.routing import Access, Call, Endpoint, Nothing
+from voidvm.api.routing import Access, Answer, Call, Endpoint, Nothing, RawAnswer, accepted
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, level_of
 from voidvm.domain.etag import Precondition
 from voidvm.domain.idempotency import StoredAnswer
 from voidvm.domain.validation import decode
 from voidvm.errors import FieldProblem, VoidVMError
+from voidvm.operations.progress import ProgressSink
 
 log = logging.getLogger(__name__)
+
+# What is still read of a body that has been refused.
+DRAIN_BYTES = 64 * 1024**2
+DRAIN_S = 5.0
 
 
 def _body(request: Request, endpoint: Endpoint) -> Any:
     if endpoint.method in {"GET", "DELETE"}:
         return Nothing()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if endpoint.streams is not None:
+        if media_type != endpoint.streams:
+            raise errors.UnsupportedMediaType(
+                media_type or "no Content-Type was sent", hint=f"Send {endpoint.streams}."
+            )
+        return Nothing()
     raw = request.body
     if not raw:
         return decode(endpoint.body, {})
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise errors.UnsupportedMediaType(media_type or "no Content-Type was sent")
     try:
@@ -66,11 +79,26 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
             response = await _answer(request, endpoint, gate, path)
         except Exception as error:  # noqa: BLE001 - told to the client and logged
             response = error_response(request, error)
+            if endpoint.streams is not None:
+                await _take_rest(request)
         note(request, endpoint, gate, status=response.status)
         return response
 
     handle.__name__ = endpoint.name
     return handle
+
+
+async def _take_rest(request: Request) -> None:
+    """Take in what a refused client still sends, within bounds.
+
+    A connection that is closed over unread bytes is reset, and the answer is lost with it
+    (RFC 9112, 9.6).
+    """
+    left = DRAIN_BYTES
+    with suppress(TimeoutError, SanicException):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0 and request.stream.request_body:
+                left -= len(await request.stream.read() or b"")
 
 
 async def _answer(
@@ -91,8 +119,30 @@ async def _answer(
 
     key = request.headers.get("idempotency-key")
     if key is None or endpoint.method != "POST" or endpoint.access is Access.PUBLIC:
-        return success(request, endpoint, await endpoint.handler(call))
+        return success(request, endpoint, await _handle(request, endpoint, call))
     return await _answer_once(request, endpoint, call, key)
+
+
+async def _handle(request: Request, endpoint: Endpoint, call: Call[Any, Any]) -> Answer | RawAnswer:
+    """The handler's answer, or an operation in which it goes on (RFC 7240)."""
+    wishes = {wish.strip().lower() for wish in request.headers.get("prefer", "").split(",")}
+    if not endpoint.is_action or "respond-async" not in wishes:
+        return await endpoint.handler(call)
+    record = await call.services.vms.find(call.principal, call.path["vm"])
+
+    async def work(_progress: ProgressSink) -> None:
+        await endpoint.handler(call)
+
+    operation = await call.services.jobs.submit(
+        call.principal,
+        endpoint.name.replace("_", "-"),
+        work,
+        resources=[f"/api/v1/vms/{record.id}"],
+        vm_id=record.id,
+        may_cancel=False,
+        is_quick=True,
+    )
+    return accepted(operation)
 
 
 async def _answer_once(
@@ -100,7 +150,7 @@ async def _answer_once(
 ) -> HTTPResponse:
     async def work() -> StoredAnswer:
         try:
-            return stored(success(request, endpoint, await endpoint.handler(call)))
+            return stored(success(request, endpoint, await _handle(request, endpoint, call)))
         except VoidVMError as error:
             is_final = error.status < 500 and not error.retryable
             return stored(error_response(request, error), is_final=is_final)

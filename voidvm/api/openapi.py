@@ -28,6 +28,11 @@ _EVERYWHERE: tuple[type[VoidVMError], ...] = (
 )
 _WITH_BODY = (errors.PayloadTooLarge, errors.UnsupportedMediaType)
 
+_ALSO = {
+    200: "Nothing was made: only what would be.",
+    202: "Accepted: an operation, whose address is in `Location`.",
+}
+
 _ERROR_SCHEMA: Json = {
     "type": "object",
     "required": ["success", "error", "timestamp"],
@@ -105,7 +110,7 @@ def _schema_of(kind: type) -> Json:
 def _types(records: list[Endpoint]) -> list[Any]:
     found: list[Any] = []
     for record in records:
-        for kind in (record.body, record.query, record.returns):
+        for kind in (record.body, record.query, record.returns, *record.also.values()):
             if kind not in {None, Nothing} and kind not in found:
                 found.append(kind)
     return found
@@ -134,6 +139,11 @@ def _operation(record: Endpoint, by_type: dict[Any, Json], components: Json) -> 
         parameters += _query_parameters(components[record.query.__name__])
     if parameters:
         operation["parameters"] = parameters
+    if record.streams is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {record.streams: {"schema": {"type": "string", "format": "binary"}}},
+        }
     if record.body is not Nothing:
         operation["requestBody"] = {
             "required": bool(components[record.body.__name__].get("required")),
@@ -158,12 +168,10 @@ def _responses(record: Endpoint, by_type: dict[Any, Json]) -> Json:
         content: Json = {record.media_type: {"schema": {"type": "string"}}}
         answers[str(record.status)] = {"description": record.done[0], "content": content}
     else:
-        schema = _envelope(by_type.get(record.returns, {"type": "null"}))
-        for status in (
-            {record.status, 200} if record.query.__name__ == "CreateQuery" else {record.status}
-        ):
+        for status, kind in {record.status: record.returns, **record.also}.items():
+            schema = _envelope(by_type.get(kind, {"type": "null"}))
             answers[str(status)] = {
-                "description": record.done[0],
+                "description": record.done[0] if status == record.status else _ALSO[status],
                 "content": {"application/json": {"schema": schema}},
             }
     for status, kinds in sorted(_errors(record).items()):

@@ -40,7 +40,7 @@ def success(request: Request, endpoint: Endpoint, answer: Answer | RawAnswer) ->
     content = {
         "success": True,
         "data": answer.data,
-        "message": endpoint.done[language(request) == "zh"],
+        "message": _done(endpoint, answer)[language(request) == "zh"],
         "timestamp": datetime.now(UTC),
         **answer.beside,
     }
@@ -50,6 +50,12 @@ def success(request: Request, endpoint: Endpoint, answer: Answer | RawAnswer) ->
     return HTTPResponse(
         _encoder.encode(content), status=status, headers=answer.headers, content_type=JSON
     )
+
+
+def _done(endpoint: Endpoint, answer: Answer) -> tuple[str, str]:
+    """What was done, in both languages."""
+    is_accepted = answer.status == 202 and endpoint.status != 202
+    return ("Accepted.", "已接受。") if is_accepted else endpoint.done
 
 
 def _version(data: object) -> str | None:

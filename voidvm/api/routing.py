@@ -17,6 +17,7 @@ from sanic import Request
 
 from voidvm.domain.account import Principal
 from voidvm.domain.etag import ANY, Precondition
+from voidvm.domain.operation import Operation, OperationRecord
 from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 from voidvm.errors import VoidVMError
@@ -52,6 +53,11 @@ class Call(Generic[B, Q]):
     address: str = ""
     request: Request
 
+    @property
+    def vm(self) -> str:
+        """The VM that the path names, by id or name."""
+        return self.path["vm"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -75,6 +81,12 @@ class RawAnswer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+def accepted(record: OperationRecord) -> Answer:
+    """The answer to what goes on as an operation."""
+    address = f"/api/v1/operations/{record.id}"
+    return Answer(data=record.show(), status=202, headers={"location": address})
+
+
 Handler = Callable[[Any], Awaitable[Answer | RawAnswer]]
 H = TypeVar("H", bound=Handler)
 
@@ -93,10 +105,13 @@ class Endpoint:
     query: type[Struct]
     returns: Any
     status: int
+    also: dict[int, Any]
     errors: tuple[type[VoidVMError], ...]
     tag: str
     media_type: str | None
+    streams: str | None
     is_socket: bool
+    is_action: bool
     is_secret: bool
     is_limited: bool
     is_open_before_password_change: bool
@@ -130,9 +145,12 @@ def endpoint(
     body: type[Struct] = Nothing,
     query: type[Struct] = Nothing,
     status: int = 200,
+    also: dict[int, Any] | None = None,
     errors: tuple[type[VoidVMError], ...] = (),
     media_type: str | None = None,
+    streams: str | None = None,
     is_socket: bool = False,
+    is_action: bool = False,
     is_secret: bool = False,
     is_limited: bool = True,
     is_open_before_password_change: bool = False,
@@ -140,7 +158,9 @@ def endpoint(
     """Register a handler; its docstring is the summary, its module the tag.
 
     `access` has no default: an endpoint that does not say who may call it cannot be written.
-    `is_secret`: its answer holds a secret, which must not be kept on disk.
+    `also`: other good answers, by status. `is_action`: on a VM; with `Prefer: respond-async` it
+    goes on as an operation. `streams`: the media type of a body of any length, which the handler
+    reads itself. `is_secret`: its answer holds a secret, which must not be kept on disk.
     """
 
     def register(handler: H) -> H:
@@ -156,10 +176,13 @@ def endpoint(
                 query=query,
                 returns=returns,
                 status=status,
+                also={**(also or {}), **({202: Operation} if is_action else {})},
                 errors=errors,
                 tag=handler.__module__.rpartition(".")[2],
                 media_type=media_type,
+                streams=streams,
                 is_socket=is_socket,
+                is_action=is_action,
                 is_secret=is_secret,
                 is_limited=is_limited,
                 is_open_before_password_change=is_open_before_password_change,

@@ -12,14 +12,27 @@ from sanic.response import HTTPResponse
 from sanic_ext import Extend
 
 # Importing a noun registers its endpoints.
-from voidvm.api import audit, auth, console, docs, images, roles, system, tokens, users, vms
+from voidvm.api import (
+    audit,
+    auth,
+    console,
+    disks,
+    docs,
+    images,
+    operations,
+    roles,
+    system,
+    tokens,
+    users,
+    vms,
+)
 from voidvm.api.dispatch import error_response, http_handler
 from voidvm.api.gate import Gate
 from voidvm.api.routing import ENDPOINTS
 from voidvm.api.upgrade import socket_handler
 
 BASE = "/api/v1"
-NOUNS = (audit, auth, console, docs, images, roles, system, tokens, users, vms)
+NOUNS = (audit, auth, console, disks, docs, images, operations, roles, system, tokens, users, vms)
 
 # Above the longest stop and wait that a client may ask for.
 LONGEST_ANSWER_S = 3 * 3600
@@ -70,6 +83,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             methods=[endpoint.method],
             name=endpoint.name,
             unquote=True,
+            stream=endpoint.streams is not None,
         )
     app.on_request(_number)
     app.on_response(_sign)

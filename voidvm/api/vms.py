@@ -93,6 +93,7 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
     query=CreateQuery,
     returns=Vm,
     status=201,
+    also={200: Vm},
     done=("VM created.", "虚拟机已创建。"),
     errors=(
         errors.UnknownOs,
@@ -109,13 +110,11 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
 async def create_vm(call: Call[VmCreate, CreateQuery]) -> Answer:
     """Create a VM, and start it if the body says so."""
     if call.query.dry_run:
-        record = await call.services.vms.create(call.principal, call.body, is_dry_run=True)
+        record = await call.services.creation.create(call.principal, call.body, is_dry_run=True)
         return Answer(data=show(record), status=200)
-    record = await call.services.vms.create(call.principal, call.body)
-    vm = show(record)
-    if call.body.start:
-        vm = await call.services.lifecycle.start(call.principal, record.id)
-    return Answer(data=vm, headers={"location": f"/api/v1/vms/{record.id}"})
+    record = await call.services.creation.create(call.principal, call.body)
+    call.request.ctx.target = record.id
+    return Answer(data=show(record), headers={"location": f"/api/v1/vms/{record.id}"})
 
 
 @endpoint("GET", "/vms/{vm}", access=Permission.VM_READ, returns=Vm, errors=_FIND)
@@ -192,6 +191,7 @@ async def delete_vm(call: Call[Nothing, DeleteQuery]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/start",
+    is_action=True,
     access=Permission.VM_START,
     returns=Vm,
     done=("VM started.", "虚拟机已启动。"),
@@ -212,6 +212,7 @@ async def start_vm(call: Call[Nothing, Nothing]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/stop",
+    is_action=True,
     access=Permission.VM_STOP,
     body=StopRequest,
     returns=Vm,
@@ -227,6 +228,7 @@ async def stop_vm(call: Call[StopRequest, Nothing]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/restart",
+    is_action=True,
     access=Permission.VM_START,
     body=RestartRequest,
     returns=Vm,
@@ -249,6 +251,7 @@ async def restart_vm(call: Call[RestartRequest, Nothing]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/reset",
+    is_action=True,
     access=Permission.VM_START,
     returns=Vm,
     done=("VM reset.", "虚拟机已复位。"),
@@ -262,6 +265,7 @@ async def reset_vm(call: Call[Nothing, Nothing]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/pause",
+    is_action=True,
     access=Permission.VM_STOP,
     returns=Vm,
     done=("VM paused.", "虚拟机已暂停。"),
@@ -275,6 +279,7 @@ async def pause_vm(call: Call[Nothing, Nothing]) -> Answer:
 @endpoint(
     "POST",
     "/vms/{vm}/resume",
+    is_action=True,
     access=Permission.VM_START,
     returns=Vm,
     done=("VM resumed.", "虚拟机已恢复运行。"),

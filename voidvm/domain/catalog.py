@@ -2,14 +2,15 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
 import msgspec
 
 ImageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
-HttpsUrl = Annotated[str, msgspec.Meta(pattern=r"^https://[^\s/]+/\S+\Z")]
+# The shipped catalogue names https only; entries of a configuration may lead to a host of its own.
+FileUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+/\S+\Z")]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 Firmware = Literal["bios", "uefi"]
 ChecksumAlgorithm = Literal["sha256", "sha512"]
@@ -32,7 +33,7 @@ class Checksum(
     """
 
     algorithm: ChecksumAlgorithm
-    url: HttpsUrl | None = None
+    url: FileUrl | None = None
     format: ChecksumFormat | None = None
     digest: str | None = None
 
@@ -55,9 +56,9 @@ class CatalogEntry(
     title: str
     aliases: tuple[ImageName, ...] = ()
     recipe: ImageName | None = None
-    url: HttpsUrl | None = None
+    url: FileUrl | None = None
     format: Literal["qcow2", "raw"] = "qcow2"
-    compression: Literal["none", "xz"] = "none"
+    compression: Literal["none", "gzip", "xz", "zstd"] = "none"
     checksum: Checksum | None = None
     default_user: str | None = None
     firmware: tuple[Firmware, ...] = ("bios",)
@@ -82,14 +83,23 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     image: tuple[CatalogEntry, ...]
 
 
-def parse_catalog(text: str) -> dict[str, CatalogEntry]:
+def parse_catalog(text: str, more: Sequence[Mapping[str, object]] = ()) -> dict[str, CatalogEntry]:
     """Read the catalogue's TOML text; answers id -> entry in the text's order.
+
+    `more` are entries of the configuration, in the same form; one that has the id of an entry of
+    the text takes its place.
 
     Keys are written in snake_case there. CatalogError when the text is no TOML, when a value is
     unknown, missing or wrong, or when two entries share an id or alias.
     """
     try:
-        document = msgspec.convert(_camel_keys(tomllib.loads(text)), _Document)
+        own = {str(entry.get("id")) for entry in more}
+        content = tomllib.loads(text)
+        entries = content.get("image", [])
+        if isinstance(entries, list) and more:
+            kept = [one for one in entries if not isinstance(one, dict) or one.get("id") not in own]
+            content["image"] = [*kept, *more]
+        document = msgspec.convert(_camel_keys(content), _Document)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise CatalogError(f"the image catalogue is not valid: {error}") from error
     owners: dict[str, str] = {}

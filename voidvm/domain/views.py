@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from voidvm.domain import cloudinit
 from voidvm.domain.states import WITH_PROCESS
 from voidvm.domain.vm import Hardware, Vm, VmRecord
 
@@ -50,6 +51,7 @@ def show(record: VmRecord, *, now: datetime | None = None) -> Vm:
         accel_in_use=run.accel if run else None,
         networks=hardware.networks,
         boot_order=hardware.boot_order,
+        cloud_init=cloudinit.shown(record.cloud_init) if record.cloud_init else None,
         autostart=record.autostart,
         restart_policy=record.restart_policy,
         disks=record.disks,
@@ -61,4 +63,5 @@ def show(record: VmRecord, *, now: datetime | None = None) -> Vm:
         pid=run.pid if run else None,
         pending=pending,
         needs_restart=bool(pending),
+        operation_id=record.operation_id,
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from voidvm.domain.cloudinit import CloudInit
 from voidvm.domain.fields import (
     Cpus,
     Delay,
@@ -30,6 +31,8 @@ Firmware = Literal["bios", "uefi"]
 MachineType = Literal["q35", "pc", "microvm"]
 AccelChoice = Literal["auto", "kvm", "tcg"]
 RestartPolicy = Literal["never", "on-failure", "always"]
+DiskBus = Literal["virtio", "scsi", "sata"]
+DiskCache = Literal["none", "writeback", "unsafe"]
 BootDevice = Literal["disk", "cdrom", "network"]
 
 
@@ -96,8 +99,12 @@ class VmCreate(Value, frozen=True, kw_only=True):
     boot_order: Annotated[list[BootDevice], Meta(max_length=3)] = field(
         default_factory=lambda: ["disk", "cdrom"]
     )
+    cloud_init: CloudInit | None = None
     autostart: Autostart = Autostart()
     restart_policy: RestartPolicy = "never"
+    full_copy: Annotated[
+        bool, Meta(description="Copy the image whole, instead of a thin overlay over it.")
+    ] = False
     start: Annotated[bool, Meta(description="Start it as soon as it is made.")] = False
 
 
@@ -141,7 +148,9 @@ class Disk(Value, frozen=True, kw_only=True):
     id: str
     size: DiskGib
     format: Literal["qcow2"] = "qcow2"
-    bus: Literal["virtio"] = "virtio"
+    bus: DiskBus = "virtio"
+    cache: DiskCache = "writeback"
+    discard: bool = True
     image: str | None = None
 
 
@@ -187,6 +196,10 @@ class VmRecord(Value, frozen=True, kw_only=True):
     status: VmStatus = VmStatus.STOPPED
     status_reason: str | None = None
     run: Run | None = None
+    operation_id: str | None = None
+    cloud_init: CloudInit | None = None
+    source: str | None = None
+    is_full_copy: bool = False
     created_at: datetime
     updated_at: datetime
 
@@ -219,6 +232,7 @@ class Vm(Value, frozen=True, kw_only=True):
     accel_in_use: Literal["kvm", "tcg"] | None
     networks: list[Network]
     boot_order: list[BootDevice]
+    cloud_init: Annotated[CloudInit | None, Meta(description="Without its password.")]
     autostart: Autostart
     restart_policy: RestartPolicy
     disks: list[Disk]

@@ -8,7 +8,7 @@ guest that breaks out of it finds nothing to open. Sources: QEMU's docs/system/i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from voidvm.hypervisor.guest import CdFile, DiskFile, Guest, Nic
@@ -18,7 +18,74 @@ KERNEL, INITRD, FIRMWARE, VARIABLES = "kernel", "initrd", "firmware", "variables
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 SERIAL_ID = "serial0"
+SCSI_ID = "scsi0"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+
+
+def device_id(node: str) -> str:
+    """The id of the device in front of a block node."""
+    return f"dev-{node}"
+
+
+def disk_node(disk: DiskFile, paths: Sequence[str]) -> dict[str, object]:
+    """The block node of a disk: its overlay over its backing files, each where QEMU finds it."""
+    node: dict[str, object] | None = None
+    for level in reversed(range(len(paths))):
+        is_overlay = level == 0
+        file: dict[str, object] = {
+            "driver": "file",
+            "filename": paths[level],
+            "locking": "on",
+            "read-only": not is_overlay,
+        }
+        if is_overlay and disk.discard:
+            file["discard"] = "unmap"
+        # "backing" is always given: QEMU never follows what the guest's file says.
+        node = {
+            "driver": "qcow2",
+            "node-name": disk.node if is_overlay else disk_key(disk, level),
+            "read-only": not is_overlay,
+            "file": file,
+            "backing": node,
+        }
+        if is_overlay:
+            node |= _handling(disk)
+    return node or {}
+
+
+def _handling(disk: DiskFile) -> dict[str, object]:
+    """How writes and freed space are treated.
+
+    `none`: the host's page cache is passed by. `unsafe`: the guest's flushes are ignored.
+    """
+    found: dict[str, object] = {}
+    if disk.discard:
+        found |= {"discard": "unmap", "detect-zeroes": "unmap"}
+    if disk.cache != "writeback":
+        found["cache"] = {"direct": disk.cache == "none", "no-flush": disk.cache == "unsafe"}
+    return found
+
+
+def disk_device(disk: DiskFile) -> dict[str, object]:
+    """The device of a disk, as one that can be plugged in while the guest runs."""
+    return {
+        "driver": "scsi-hd",
+        "id": device_id(disk.node),
+        "drive": disk.node,
+        "werror": "stop",
+        "rerror": "stop",
+        **({"bus": f"{SCSI_ID}.0"} if disk.bus == "scsi" else {}),
+    }
+
+
+def cd_node(node: str, path: str) -> dict[str, object]:
+    """The block node of a CD."""
+    return {
+        "driver": "raw",
+        "node-name": node,
+        "read-only": True,
+        "file": {"driver": "file", "filename": path, "read-only": True},
+    }
 
 
 def disk_key(disk: DiskFile | CdFile, level: int = 0) -> str:
@@ -32,7 +99,8 @@ def files(guest: Guest) -> Iterator[tuple[str, Path, bool]]:
         for level, path in enumerate(disk.files):
             yield disk_key(disk, level), path, level == 0
     for cd in guest.cds:
-        yield disk_key(cd), cd.file, False
+        if cd.file is not None:
+            yield disk_key(cd), cd.file, False
     if guest.kernel:
         yield KERNEL, guest.kernel.kernel, False
         if guest.kernel.initrd:
@@ -63,6 +131,7 @@ class _Arguments:
             *self._monitor(),
             *self._console(),
             *self._agent(),
+            *self._scsi(),
             *(part for disk in guest.disks for part in self._disk(disk)),
             *self._cds(),
             *(part for number, nic in enumerate(guest.nics) for part in self._nic(number, nic)),
@@ -130,59 +199,43 @@ class _Arguments:
 
     def _disk(self, disk: DiskFile) -> list[str]:
         arguments: list[str] = []
-        node: dict[str, object] | None = None
-        for level in reversed(range(len(disk.files))):
+        paths: list[str] = []
+        for level in range(len(disk.files)):
             handle = self._fdset(disk_key(disk, level))
             arguments += handle.arguments
-            is_overlay = level == 0
-            file: dict[str, object] = {
-                "driver": "file",
-                "filename": handle.path,
-                "locking": "on",
-                "read-only": not is_overlay,
-            }
-            if is_overlay:
-                file["discard"] = "unmap"
-            # "backing" is always given: QEMU never follows what the guest's file says.
-            node = {
-                "driver": "qcow2",
-                "node-name": disk.node if is_overlay else disk_key(disk, level),
-                "read-only": not is_overlay,
-                "file": file,
-                "backing": node,
-            }
-            if is_overlay:
-                node |= {"discard": "unmap", "detect-zeroes": "unmap"}
-        device = {
-            "driver": self._virtio("virtio-blk"),
-            "id": f"dev-{disk.node}",
-            "drive": disk.node,
-            "bootindex": disk.bootindex,
-            "werror": "stop",
-            "rerror": "stop",
-        }
-        return [*arguments, "-blockdev", _json(node), *self._device(device)]
+            paths.append(handle.path)
+        node = disk_node(disk, paths)
+        return [*arguments, "-blockdev", _json(node), *self._device(self._disk_device(disk))]
+
+    def _disk_device(self, disk: DiskFile) -> dict[str, object]:
+        device = disk_device(disk)
+        if disk.bootindex is not None:
+            device["bootindex"] = disk.bootindex
+        if disk.bus == "virtio":
+            device["driver"] = self._virtio("virtio-blk")
+        elif disk.bus == "sata":
+            # q35 has an AHCI controller of its own; pc has IDE, with two places on each cable.
+            device |= {"driver": "ide-hd"}
+        return device
+
+    def _scsi(self) -> list[str]:
+        # Always there: disks and CDs are plugged into it while the guest runs.
+        return self._device({"driver": self._virtio("virtio-scsi"), "id": SCSI_ID})
 
     def _cds(self) -> list[str]:
-        if not self._guest.cds:
-            return []
-        arguments = self._device({"driver": self._virtio("virtio-scsi"), "id": "scsi0"})
+        arguments: list[str] = []
         for cd in self._guest.cds:
-            handle = self._fdset(disk_key(cd))
-            node = {
-                "driver": "raw",
-                "node-name": cd.node,
-                "read-only": True,
-                "file": {"driver": "file", "filename": handle.path, "read-only": True},
-            }
             device = {
                 "driver": "scsi-cd",
-                "bus": "scsi0.0",
-                "id": f"dev-{cd.node}",
-                "drive": cd.node,
+                "bus": f"{SCSI_ID}.0",
+                "id": device_id(cd.node),
                 "bootindex": cd.bootindex,
             }
-            arguments += [*handle.arguments, "-blockdev", _json(node), *self._device(device)]
+            if cd.file is not None:
+                handle = self._fdset(disk_key(cd))
+                arguments += [*handle.arguments, "-blockdev", _json(cd_node(cd.node, handle.path))]
+                device["drive"] = cd.node
+            arguments += self._device(device)
         return arguments
 
     def _nic(self, number: int, nic: Nic) -> list[str]:

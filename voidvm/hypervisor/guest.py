@@ -13,14 +13,17 @@ class DiskFile(Struct, frozen=True, kw_only=True):
 
     node: str
     files: tuple[Path, ...]
-    bootindex: int
+    bootindex: int | None
+    bus: Literal["virtio", "scsi", "sata"] = "virtio"
+    cache: Literal["none", "writeback", "unsafe"] = "writeback"
+    discard: bool = True
 
 
 class CdFile(Struct, frozen=True, kw_only=True):
-    """A CD image and its boot place."""
+    """A CD drive, its boot place, and what is in it: None for nothing."""
 
     node: str
-    file: Path
+    file: Path | None
     bootindex: int
 
 

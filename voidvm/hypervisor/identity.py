@@ -22,13 +22,17 @@ class Identity(Struct, frozen=True, kw_only=True):
     groups: tuple[int, ...]
 
 
-def privileges(identity: Identity | None) -> list[str]:
+def privileges(identity: Identity | None, *, dies_with_us: bool = False) -> list[str]:
     """What stands in front of QEMU: setpriv(1), so that it cannot gain rights, as `identity`.
 
     It costs one to two milliseconds, less than the `fork` of a large process; numbers for
     names would cost another half, since setpriv takes them for names first and asks everywhere.
+    With `dies_with_us` the kernel kills the program when the service ends; a VM must outlive it,
+    a helper has no use then.
     """
     command = ["setpriv", "--no-new-privs", "--inh-caps=-all"]
+    if dies_with_us:
+        command += ["--pdeathsig", "KILL"]
     if identity is not None:
         groups = ",".join(_group(group) for group in identity.groups)
         command += [

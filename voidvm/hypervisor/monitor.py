@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +49,18 @@ class _Callback(EventListener):
         self._handler(str(event["event"]), data if isinstance(data, dict) else {})
 
 
+class _Client(QMPClient):
+    """The client, which also sends descriptors on uvloop, whose sockets have no `sendmsg`."""
+
+    def send_fd(self, fd: int) -> None:
+        """Send a descriptor ahead of the command that takes it (`add-fd`)."""
+        if self._writer is None:
+            raise MonitorLost("no line to QEMU")
+        number = self._writer.get_extra_info("socket").fileno()
+        with socket.socket(fileno=os.dup(number)) as line:
+            socket.send_fds(line, [b" "], [fd])
+
+
 class Monitor:
     """A connection to a QEMU's monitor socket; serves one client, so there is one per VM.
 
@@ -55,7 +69,7 @@ class Monitor:
     """
 
     def __init__(self, *, on_event: EventHandler, on_lost: Callable[[], None]) -> None:
-        self._qmp = QMPClient("voidvm")
+        self._qmp = _Client("voidvm")
         # The default listener cannot be taken off; unread, its queue would grow for ever.
         self._qmp.events.event_filter = lambda _: False
         self._qmp.register_listener(_Callback(on_event))
@@ -101,6 +115,15 @@ class Monitor:
             raise CommandRefused(str(error)) from error
         except (QMPError, OSError, EOFError) as error:
             raise MonitorLost(f"{command}: {error}") from error
+
+    async def add_fd(self, fd: int) -> str:
+        """Give QEMU a copy of a descriptor; the path that stands for it there."""
+        try:
+            self._qmp.send_fd(fd)
+        except OSError as error:
+            raise MonitorLost(f"add-fd: {error}") from error
+        number = _field(await self.execute("add-fd"), "fdset-id")
+        return f"/dev/fdset/{number}"
 
     async def status(self) -> str:
         """QEMU's run state, as `query-status` names it: `running`, `paused`, `shutdown`, etc."""

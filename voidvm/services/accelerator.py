@@ -9,7 +9,7 @@ from typing import Literal
 
 from voidvm.config import Qemu
 from voidvm.hypervisor.identity import Identity
-from voidvm.hypervisor.probe import cached_probe
+from voidvm.hypervisor.probe import ProbeReport, cached_probe
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class Accelerator:
         self._identity = identity
         self._cache = cache
         self._task: asyncio.Task[Accel] | None = None
+        self.report: ProbeReport | None = None
 
     def find_out_early(self) -> asyncio.Task[Accel]:
         """Begin to find out, so that the first start of a VM need not wait for it."""
@@ -47,6 +48,7 @@ class Accelerator:
         report = await cached_probe(
             binary=self._settings.binary, identity=self._identity, cache=self._cache
         )
+        self.report = report
         if report.accel == "tcg":
             log.warning("VMs run under TCG, without KVM: %s", report.kvm.reason)
         return report.accel

@@ -10,15 +10,16 @@ from msgspec import UNSET
 
 from voidvm.domain.account import Principal
 from voidvm.domain.compatibility import machine_problems
+from voidvm.domain.disk import SATA_MAX
 from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
 from voidvm.domain.vm import Hardware, Vm, VmPatch, VmRecord
 from voidvm.errors import FieldProblem
-from voidvm.hypervisor.img import QemuImg
+from voidvm.services.disks import Disks
 from voidvm.services.guests import Guests, uefi_files, with_macs
 from voidvm.services.images import Images
-from voidvm.services.vms import GIB, Vms
+from voidvm.services.vms import Vms
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout
@@ -37,7 +38,7 @@ class Changes:
         fleet: Fleet,
         images: Images,
         guests: Guests,
-        img: QemuImg,
+        disks: Disks,
         layout: Layout,
     ) -> None:
         self._store = store
@@ -45,7 +46,7 @@ class Changes:
         self._fleet = fleet
         self._images = images
         self._guests = guests
-        self._img = img
+        self._disks = disks
         self._layout = layout
 
     async def change(
@@ -87,12 +88,8 @@ class Changes:
         # The row first, for it holds the quota; a disk that cannot grow takes it back.
         stored = await self._store.change(record.id, update)
         if size is not None:
-            try:
-                await self._grow(record, size)
-            except BaseException:
-                old = record.disks[0].size
-                await self._store.change(record.id, lambda now: _with_size(now, old))
-                raise
+            first = record.disks[0]
+            await self._disks.grow(record, first.id, size=size, old=first.size)
         self._fleet.get(record.id).state.label = stored.name
         return show(self._vms.fresh(stored))
 
@@ -103,6 +100,9 @@ class Changes:
             for value in (getattr(patch, name),)
         }
         problems = machine_problems(**wanted)
+        sata = sum(disk.bus == "sata" for disk in record.disks)
+        if sata > (places := SATA_MAX[wanted["machine"]]):
+            problems.append(FieldProblem("machine", f"takes {places} sata disks; there are {sata}"))
         size = record.disks[0].size
         if isinstance(patch.disk, int) and patch.disk < size:
             problems.append(FieldProblem("disk", f"may only grow; it has {size} GiB"))
@@ -121,15 +121,6 @@ class Changes:
         if not variables.exists():
             await asyncio.to_thread(shutil.copyfile, uefi_files()[1], variables)
             variables.chmod(0o600)
-
-    async def _grow(self, record: VmRecord, size_gib: int) -> None:
-        disk = record.disks[0]
-        machine = self._fleet.get(record.id)
-        if machine.has_process:
-            await machine.resize_disk(disk.id, size_bytes=size_gib * GIB)
-        else:
-            file = self._layout.vm(record.id).disk(disk.id)
-            await self._img.resize(file, size_bytes=size_gib * GIB)
 
 
 def _with_size(record: VmRecord, size_gib: int) -> VmRecord:

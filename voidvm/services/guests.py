@@ -11,7 +11,8 @@ import msgspec
 import psutil
 
 from voidvm.domain.account import Principal
-from voidvm.domain.vm import BootDevice, Endpoint, Network, VmRecord
+from voidvm.domain.disk import DISKS_MAX
+from voidvm.domain.vm import BootDevice, Disk, Endpoint, Network, VmRecord
 from voidvm.errors import CommandFailed, NotEnoughMemory
 from voidvm.hypervisor.guest import (
     CdFile,
@@ -26,6 +27,8 @@ from voidvm.services.accelerator import Accel
 from voidvm.services.images import Images
 from voidvm.supervisor import ports
 from voidvm.supervisor.paths import Layout
+
+CD_DRIVE, SEED_DRIVE = "cd0", "cd1"
 
 # Debian's and Ubuntu's package `ovmf`; the 4M build is the one that newer releases ship.
 _UEFI_FILES = (
@@ -87,11 +90,16 @@ class Guests:
         `CommandFailed` for an accelerator or firmware that this host lacks.
         """
         hardware = record.hardware
-        _check_memory(hardware.memory)
         paths = self._layout.vm(record.id)
+        if not paths.disk(record.disks[0].id).exists():
+            raise CommandFailed(
+                "its disk was never made",
+                tool="VoidVM",
+                hint="Delete the VM and create it again; its statusReason says what went wrong.",
+            )
+        _check_memory(hardware.memory)
         place = _boot_places(hardware.boot_order)
         nics, endpoints = _network_cards(hardware.networks, place.get("network"))
-        base = self._base(record)
         return Guest(
             vm_id=record.id,
             uuid=record.uuid,
@@ -100,14 +108,10 @@ class Guests:
             machine=hardware.machine,
             accel=await self.choose_accel(hardware.accel),
             disks=tuple(
-                DiskFile(
-                    node=disk.id,
-                    files=(paths.disk(disk.id), *(base if number == 0 else ())),
-                    bootindex=place["disk"] + number,
-                )
+                self.disk_file(record.id, disk, bootindex=place["disk"] + number)
                 for number, disk in enumerate(record.disks)
             ),
-            cds=await self._cds(principal, hardware.iso, place["cdrom"]),
+            cds=await self._cds(principal, record, place["cdrom"]),
             nics=nics,
             kernel=await self._kernel(principal, record),
             firmware=(
@@ -121,21 +125,35 @@ class Guests:
             stderr_log=paths.stderr_log,
         ), endpoints
 
-    def _base(self, record: VmRecord) -> tuple[Path, ...]:
-        if record.disks[0].image is None:
-            return ()
-        image_id = record.disks[0].image
-        folder = self._layout.image(image_id)
-        # The disk names the image by id: it stays its base even when the name moves on.
-        return (folder / "disk.qcow2",)
+    def disk_file(self, vm_id: str, disk: Disk, *, bootindex: int | None) -> DiskFile:
+        """A disk as QEMU is given it: its own file over that of its image."""
+        files = [self._layout.vm(vm_id).disk(disk.id)]
+        if disk.image is not None:
+            # By id: it stays the disk's base even when the name moves on.
+            files.append(self._layout.image(disk.image) / "disk.qcow2")
+        return DiskFile(
+            node=disk.id,
+            files=tuple(files),
+            bootindex=bootindex,
+            bus=disk.bus,
+            cache=disk.cache,
+            discard=disk.discard,
+        )
 
     async def _cds(
-        self, principal: Principal, iso: str | None, bootindex: int
+        self, principal: Principal, record: VmRecord, bootindex: int
     ) -> tuple[CdFile, ...]:
-        if iso is None:
-            return ()
-        image = await self._images.of_kind(principal, iso, kind="iso", field="iso")
-        return (CdFile(node="cd0", file=self._images.file(image), bootindex=bootindex),)
+        iso = record.hardware.iso
+        file = None
+        if iso is not None:
+            image = await self._images.of_kind(principal, iso, kind="iso", field="iso")
+            file = self._images.file(image)
+        # The drive is there without a CD too, so that one can be put in while the VM runs.
+        drives = [CdFile(node=CD_DRIVE, file=file, bootindex=bootindex)]
+        if record.cloud_init is not None:
+            seed = self._layout.vm(record.id).seed
+            drives.append(CdFile(node=SEED_DRIVE, file=seed, bootindex=bootindex + 1))
+        return tuple(drives)
 
     async def _kernel(self, principal: Principal, record: VmRecord) -> KernelFiles | None:
         kernel = record.hardware.kernel
@@ -160,14 +178,14 @@ def _check_memory(wanted_mib: int) -> None:
 
 
 def _boot_places(order: list[BootDevice]) -> dict[BootDevice, int]:
-    """The first bootindex of each kind of device; ten of a kind fit between two.
+    """The first bootindex of each kind of device; as many as a VM may have fit between two.
 
     Disks and CDs always have one; the network only where the order names it. Place 0 is left
     free: QEMU puts the loader of a `-kernel` there.
     """
     kinds: tuple[BootDevice, ...] = ("disk", "cdrom")
     complete = [*order, *(kind for kind in kinds if kind not in order)]
-    return {kind: 1 + number * 10 for number, kind in enumerate(complete)}
+    return {kind: 1 + number * (DISKS_MAX + 1) for number, kind in enumerate(complete)}
 
 
 def _network_cards(

@@ -2,24 +2,142 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import platform
+import re
+import shutil
+import socket
 import time
+from pathlib import Path
+
+import psutil
 
 from voidvm import __version__
+from voidvm.config import Qemu
 from voidvm.domain.health import Health
+from voidvm.domain.system import (
+    AcceleratorInfo,
+    Accelerators,
+    HostInfo,
+    QemuInfo,
+    StorageInfo,
+    SystemInfo,
+)
+from voidvm.hypervisor.probe import AccelVerdict
+from voidvm.services.accelerator import Accelerator
+from voidvm.services.vms import GIB
+from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.paths import Layout
+
+VERSION_S = 5.0
+_VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 
 
 class Host:
     """What can be said of the whole."""
 
-    def __init__(self, *, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        store: VmStore,
+        *,
+        fleet: Fleet,
+        accelerator: Accelerator,
+        settings: Qemu,
+        layout: Layout,
+    ) -> None:
+        self._store = store
         self._fleet = fleet
+        self._accelerator = accelerator
+        self._settings = settings
+        self._layout = layout
         self._started = time.monotonic()
+
+    @property
+    def uptime_s(self) -> float:
+        """For how long the service runs."""
+        return round(time.monotonic() - self._started, 3)
 
     def health(self) -> Health:
         """Whether the service works; cheap, and without secrets."""
-        return Health(
-            status="ok",
+        return Health(status="ok", version=__version__, uptime=self.uptime_s)
+
+    async def info(self) -> SystemInfo:
+        """What the host has, what works, and how full it is."""
+        in_use = await self._accelerator.of_host()
+        report = self._accelerator.report
+        memory = psutil.virtual_memory()
+        return SystemInfo(
             version=__version__,
-            uptime=round(time.monotonic() - self._started, 3),
+            uptime=self.uptime_s,
+            host=HostInfo(
+                hostname=socket.gethostname(),
+                os=platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
+                kernel=platform.release(),
+                cpus=os.cpu_count() or 1,
+                memory_bytes=memory.total,
+                memory_available_bytes=memory.available,
+            ),
+            accelerators=Accelerators(
+                in_use=in_use,
+                kvm=_verdict(report.kvm) if report else None,
+                tcg=_verdict(report.tcg) if report else None,
+            ),
+            qemu=QemuInfo(
+                version=await _version(self._settings.binary),
+                img_version=await _version(self._settings.img_binary),
+            ),
+            storage=await self._storage(),
+            vms={status.value: count for status, count in self._fleet.statuses().items()},
         )
+
+    async def _storage(self) -> StorageInfo:
+        usage = shutil.disk_usage(self._layout.data)
+        records = await self._store.all()
+        return StorageInfo(
+            total_bytes=usage.total,
+            free_bytes=usage.free,
+            promised_bytes=GIB * sum(disk.size for one in records for disk in one.disks),
+            used_bytes=await asyncio.to_thread(
+                _used, (self._layout.data / "vms", self._layout.data / "images")
+            ),
+        )
+
+
+def _verdict(verdict: AccelVerdict) -> AcceleratorInfo:
+    return AcceleratorInfo(works=verdict.works, reason=verdict.reason)
+
+
+def _used(folders: tuple[Path, ...]) -> int:
+    """What the files below really take: thin files take less than they are long."""
+    total = 0
+    for folder in folders:
+        for path in folder.rglob("*") if folder.exists() else ():
+            try:
+                total += path.lstat().st_blocks * 512
+            except OSError:
+                continue  # deleted meanwhile
+    return total
+
+
+async def _version(binary: str) -> str | None:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            "--version",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError:
+        return None
+    try:
+        async with asyncio.timeout(VERSION_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return None
+    found = _VERSION.search(output.decode(errors="replace"))
+    return found[1] if found else None

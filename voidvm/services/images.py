@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
+from msgspec import UNSET
 
 from voidvm.domain.account import Principal
 from voidvm.domain.catalog import CatalogEntry, nearest
-from voidvm.domain.image import CatalogItem, Image, ImageKind
+from voidvm.domain.catalog import find as find_entry
+from voidvm.domain.etag import Precondition
+from voidvm.domain.image import CatalogItem, Image, ImageKind, ImagePatch
+from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Kernel
-from voidvm.errors import FieldProblem, ImageNotFound, ImageNotReady, UnknownOs, ValidationFailed
+from voidvm.errors import (
+    FieldProblem,
+    Forbidden,
+    ImageNotFound,
+    ImageNotReady,
+    UnknownOs,
+    ValidationFailed,
+)
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
@@ -60,23 +76,65 @@ class Images:
             for entry in entries.values()
         ]
 
-    async def of_os(self, name: str) -> Image:
-        """The image of an operating system.
+    async def of_os(self, name: str) -> tuple[Image | None, CatalogEntry | None]:
+        """The image of an operating system, or the entry from which it can be fetched.
 
-        Raises `UnknownOs` with the nearest names, `ImageNotReady` when it is not here yet.
+        Raises `UnknownOs` with the nearest names, `ImageNotReady` for one that must be built.
         """
-        entry = self._catalog.get(name)
+        entry = find_entry(name, self._catalog)
         image = await self._store.by_os(entry.id if entry else name)
         if image is not None:
-            return image
+            return image, None
         if entry is None:
             near = nearest(name, self._catalog)
             raise UnknownOs(f"did you mean {', '.join(near)}?" if near else "", os=name)
-        if entry.recipe is not None:
+        if entry.url is None:
             hint = f"Build it on the host: voidvm image build {entry.recipe}"
-        else:
-            hint = f"Fetch {entry.url} on the host, then: voidvm image add --os {entry.id} FILE"
-        raise ImageNotReady(image=name, hint=hint)
+            raise ImageNotReady(image=name, hint=hint)
+        return None, entry
+
+    async def by_id(self, image_id: str) -> Image:
+        """An image that was found before. Raises `ImageNotFound`."""
+        image = await self._store.get(image_id)
+        if image is None:
+            raise ImageNotFound(image=image_id)
+        return image
+
+    async def change(
+        self, principal: Principal, ref: str, patch: ImagePatch, *, precondition: Precondition
+    ) -> Image:
+        """Change an image of the caller's own.
+
+        Raises `ImageNotFound`, `NameTaken`, `Forbidden` when somebody else than an admin makes an
+        image public.
+        """
+        image = await self._own(principal, ref)
+        if patch.public is not UNSET and not principal.sees_all:
+            raise Forbidden("only admins publish images", permission=Permission.SYSTEM_ADMIN)
+        changes = {
+            name: value
+            for name in ImagePatch.__struct_fields__
+            if (value := getattr(patch, name)) is not UNSET
+        }
+
+        def update(stored: Image) -> Image:
+            precondition.check(stored.id, stored.updated_at or stored.created_at)
+            return msgspec.structs.replace(stored, **changes, updated_at=datetime.now(UTC))
+
+        return await self._store.change(image.id, update)
+
+    async def delete(self, principal: Principal, ref: str, *, precondition: Precondition) -> None:
+        """Delete an image of the caller's own. Raises `ImageNotFound`, `ImageInUse`."""
+        image = await self._own(principal, ref)
+        precondition.check(image.id, image.updated_at or image.created_at)
+        await self._store.delete_unused(image)
+        await asyncio.to_thread(shutil.rmtree, self._layout.image(image.id), ignore_errors=True)
+
+    async def _own(self, principal: Principal, ref: str) -> Image:
+        image = await self.get(principal, ref)
+        if not principal.sees_all and image.owner != principal.user_id:
+            raise Forbidden("the image is somebody else's", permission=Permission.SYSTEM_ADMIN)
+        return image
 
     async def of_kind(
         self, principal: Principal, ref: str, *, kind: ImageKind, field: str

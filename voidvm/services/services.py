@@ -8,11 +8,16 @@ from voidvm.services.accounts import Accounts
 from voidvm.services.audit import Audit
 from voidvm.services.changes import Changes
 from voidvm.services.consoles import Consoles
+from voidvm.services.creation import Creation
+from voidvm.services.disks import Disks
 from voidvm.services.host import Host
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
+from voidvm.services.imports import Imports
+from voidvm.services.jobs import Jobs
 from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.tokens import Tokens
+from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
 from voidvm.services.vms import Vms
 from voidvm.services.waiting import Waiting
@@ -29,6 +34,11 @@ class Services:
     idempotency: Idempotency
     vms: Vms
     changes: Changes
+    creation: Creation
+    disks: Disks
+    imports: Imports
+    uploads: Uploads
+    jobs: Jobs
     lifecycle: Lifecycle
     waiting: Waiting
     consoles: Consoles

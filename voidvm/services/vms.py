@@ -4,50 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import uuid
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import suppress
 
 import msgspec
 
 from voidvm.bus import Bus, VmDeleted
 from voidvm.domain.account import Principal
-from voidvm.domain.compatibility import machine_problems
 from voidvm.domain.etag import ANY, Precondition
-from voidvm.domain.fields import new_vm_id, normal_name
-from voidvm.domain.image import Image
+from voidvm.domain.fields import normal_name
 from voidvm.domain.states import WITH_PROCESS, VmStatus
-from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
 from voidvm.domain.vm import (
-    Disk,
-    Hardware,
     Vm,
-    VmCreate,
     VmRecord,
 )
 from voidvm.errors import (
-    FieldProblem,
     NameTaken,
-    NoSpace,
+    OperationNotCancellable,
     VmAlreadyRunning,
     VmNotFound,
 )
-from voidvm.hypervisor.img import QemuImg
-from voidvm.services.guests import Guests, uefi_files, with_macs
-from voidvm.services.images import Images
+from voidvm.operations.runner import Operations
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
-from voidvm.supervisor.paths import Layout, VmPaths
+from voidvm.supervisor.paths import Layout
 
 log = logging.getLogger(__name__)
 
 GIB = 1024**3
-# What must stay free on the disk: a qcow2 header, the database's next pages, a log line.
-SPARE_BYTES = 64 * 1024**2
-_HARDWARE = frozenset(field.name for field in msgspec.structs.fields(Hardware))
 
 
 class Vms:
@@ -58,17 +43,13 @@ class Vms:
         store: VmStore,
         *,
         fleet: Fleet,
-        images: Images,
-        guests: Guests,
-        img: QemuImg,
+        operations: Operations,
         layout: Layout,
         bus: Bus,
     ) -> None:
         self._store = store
         self._fleet = fleet
-        self._images = images
-        self._guests = guests
-        self._img = img
+        self._operations = operations
         self._layout = layout
         self._bus = bus
 
@@ -108,7 +89,7 @@ class Vms:
             # The store is asked, so it must know what has been answered.
             await self._fleet.recorded()
         records, total = await self._store.page(
-            owner_id=None if principal.role == "admin" else principal.user_id,
+            owner_id=None if principal.sees_all else principal.user_id,
             status=status,
             owner=owner,
             q=None if q is None else normal_name(q),
@@ -117,109 +98,6 @@ class Vms:
             limit=limit,
         )
         return [show(self.fresh(record)) for record in records], total
-
-    async def create(
-        self, principal: Principal, wanted: VmCreate, *, is_dry_run: bool = False
-    ) -> VmRecord:
-        """Make a VM, its disk and all, or nothing.
-
-        Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady`, `NameTaken`, `QuotaExceeded`,
-        `NoSpace`.
-        """
-        image = await self._check(principal, wanted)
-        record = self._record(principal, wanted, image)
-        await self.check_name_free(record.owner_id, record.name)
-        await self._store.check_quota(record)
-        if is_dry_run:
-            return record
-        work = asyncio.ensure_future(self._make(record, image))
-        try:
-            return await asyncio.shield(work)
-        finally:
-            # A caller who hangs up gets a whole VM or none: the making is not cut short.
-            work.add_done_callback(_seen)
-
-    async def _check(self, principal: Principal, wanted: VmCreate) -> Image | None:
-        problems = machine_problems(wanted.machine, wanted.firmware, wanted.networks)
-        if wanted.os is not None and wanted.image is not None:
-            problems.append(FieldProblem("image", "cannot be given together with 'os'"))
-        refuse(problems)
-        if wanted.firmware == "uefi":
-            uefi_files()
-        if wanted.accel == "kvm":
-            await self._guests.choose_accel("kvm")
-        if wanted.iso is not None:
-            await self._images.of_kind(principal, wanted.iso, kind="iso", field="iso")
-        if wanted.kernel is not None:
-            await self._images.check_kernel(principal, wanted.kernel)
-        if wanted.os is not None:
-            return await self._images.of_os(wanted.os)
-        if wanted.image is not None:
-            return await self._images.of_kind(principal, wanted.image, kind="disk", field="image")
-        return None
-
-    @staticmethod
-    def _record(principal: Principal, wanted: VmCreate, image: Image | None) -> VmRecord:
-        if image is not None and wanted.disk * GIB < image.virtual_size_bytes:
-            least = -(-image.virtual_size_bytes // GIB)
-            refuse([FieldProblem("disk", f"must be at least {least} for '{image.name}'")])
-        now = datetime.now(UTC)
-        return VmRecord(
-            id=new_vm_id(),
-            owner_id=principal.user_id,
-            owner=principal.username,
-            name=wanted.name,
-            uuid=str(uuid.uuid4()),
-            os=wanted.os,
-            image=image.name if image is not None and wanted.os is None else None,
-            description=wanted.description,
-            tags=wanted.tags,
-            autostart=wanted.autostart,
-            restart_policy=wanted.restart_policy,
-            hardware=Hardware(
-                cpu=wanted.cpu,
-                memory=wanted.memory,
-                iso=wanted.iso,
-                kernel=wanted.kernel,
-                firmware=wanted.firmware,
-                machine=wanted.machine,
-                accel=wanted.accel,
-                networks=with_macs(wanted.networks),
-                boot_order=wanted.boot_order,
-            ),
-            disks=[Disk(id="disk0", size=wanted.disk, image=image.id if image else None)],
-            created_at=now,
-            updated_at=now,
-        )
-
-    async def _make(self, record: VmRecord, image: Image | None) -> VmRecord:
-        """Files first, under a name that nothing looks at; then the name; then the row."""
-        paths = self._layout.vm(record.id)
-        draft = VmPaths(data=paths.data.with_name(f".{record.id}.tmp"), run=paths.run)
-        try:
-            self._check_space()
-            draft.disks.mkdir(mode=0o700, parents=True)
-            disk = record.disks[0]
-            await self._img.create(
-                draft.disk(disk.id),
-                size_bytes=disk.size * GIB,
-                backing=self._images.file(image) if image else None,
-            )
-            if record.hardware.firmware == "uefi":
-                await asyncio.to_thread(shutil.copyfile, uefi_files()[1], draft.uefi_variables)
-            await asyncio.to_thread(_settle, draft.data, paths.data)
-            await self._store.insert(record)
-        except BaseException:
-            for folder in (draft.data, paths.data):
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            raise
-        self._fleet.add(record)
-        return record
-
-    def _check_space(self) -> None:
-        free = shutil.disk_usage(self._layout.data).free
-        if free < SPARE_BYTES:
-            raise NoSpace(f"{free // 1024**2} MiB are left")
 
     async def check_name_free(self, owner_id: str, name: str) -> None:
         """Raise `NameTaken` when the owner has a VM of that name."""
@@ -241,6 +119,9 @@ class Vms:
         record = await self.find(principal, ref)
         precondition.check(record.id, record.updated_at)
         machine = self._fleet.get(record.id)
+        if machine.status is VmStatus.CREATING and record.operation_id is not None:
+            with suppress(OperationNotCancellable):
+                await self._operations.cancel(record.operation_id)
         if force and machine.status in WITH_PROCESS:
             await machine.force_stop()
             # A graceful stop that waited for the guest has just been answered, too.
@@ -284,25 +165,3 @@ class Vms:
             if path.name not in known:
                 log.warning("removing %s, which belongs to no VM", path.name)
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _settle(draft: Path, final: Path) -> None:
-    """Make a folder's content durable, then give it its name."""
-    for path in (*draft.rglob("*"), draft):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            path.chmod(0o700 if path.is_dir() else 0o600)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    draft.rename(final)
-    fd = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _seen(work: asyncio.Future[VmRecord]) -> None:
-    if not work.cancelled():
-        work.exception()

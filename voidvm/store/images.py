@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
 import msgspec
 
 from voidvm.domain.account import Principal
 from voidvm.domain.image import Image, ImageKind
-from voidvm.errors import NameTaken
+from voidvm.errors import ImageInUse, ImageNotFound, NameTaken
 from voidvm.store.database import Database, Row, Transaction
 from voidvm.store.values import stamp
 
 _decode = msgspec.json.Decoder(Image).decode
 # What the caller may use: public ones and its own; an admin all.
 _VISIBLE = "(?1 OR public OR owner_id = ?2)"
+
+
+# VMs with a disk over it, and those that name it as CD, kernel or initrd. A name means a private
+# image (of owner ?3) only to its owner.
+_NAMED = "IN (?1, CASE WHEN ?3 IS NULL OR v.owner_id = ?3 THEN ?2 END)"
+_USERS = (
+    "SELECT DISTINCT v.id, v.name FROM vms v WHERE EXISTS"
+    " (SELECT 1 FROM json_each(v.body, '$.disks') d WHERE json_extract(d.value, '$.image') = ?1)"
+    f" OR json_extract(v.body, '$.hardware.iso') {_NAMED}"
+    f" OR json_extract(v.body, '$.hardware.kernel.image') {_NAMED}"
+    f" OR json_extract(v.body, '$.hardware.kernel.initrd') {_NAMED}"
+    " OR json_extract(v.body, '$.source') = ?1 AND v.status = 'creating'"
+)
 
 
 class ImageStore:
@@ -64,6 +78,62 @@ class ImageStore:
             (principal.sees_all, principal.user_id, ref),
         )
         return _image(rows[0]) if rows else None
+
+    async def ids_in_use(self) -> set[str]:
+        """The ids of all images, and of those that a disk still lies over: replaced ones too."""
+        rows = await self._database.read(
+            "SELECT id FROM images UNION SELECT json_extract(d.value, '$.image')"
+            " FROM vms v, json_each(v.body, '$.disks') d"
+        )
+        return {row["id"] for row in rows if row["id"] is not None}
+
+    async def is_name_taken(self, owner_id: str | None, name: str) -> bool:
+        """Whether the owner (None: everybody) has an image of that name."""
+        rows = await self._database.read(
+            "SELECT 1 FROM images WHERE ifnull(owner_id, '') = ? AND name = ?",
+            (owner_id or "", name),
+        )
+        return bool(rows)
+
+    async def get(self, image_id: str) -> Image | None:
+        """An image by id."""
+        rows = await self._database.read("SELECT body FROM images WHERE id = ?", (image_id,))
+        return _image(rows[0]) if rows else None
+
+    async def change(self, image_id: str, update: Callable[[Image], Image]) -> Image:
+        """Read, change and write an image in one transaction.
+
+        Raises `ImageNotFound`, `NameTaken` and whatever `update` raises.
+        """
+
+        async def work(transaction: Transaction) -> Image:
+            rows = await transaction.query("SELECT body FROM images WHERE id = ?", (image_id,))
+            if not rows:
+                raise ImageNotFound(image=image_id)
+            image = update(_image(rows[0]))
+            try:
+                await transaction.execute(
+                    "UPDATE images SET name = ?, public = ?, body = ? WHERE id = ?",
+                    (image.name, image.public, msgspec.json.encode(image), image_id),
+                )
+            except sqlite3.IntegrityError as error:
+                raise NameTaken(name=image.name) from error
+            return image
+
+        return await self._database.write(work)
+
+    async def delete_unused(self, image: Image) -> None:
+        """Forget an image. Raises `ImageInUse` with the VMs that are made from it."""
+
+        async def work(transaction: Transaction) -> None:
+            owner = None if image.public else image.owner
+            rows = await transaction.query(_USERS, (image.id, image.name, owner))
+            if rows:
+                names = ", ".join(sorted(row["name"] for row in rows))
+                raise ImageInUse(names, image=image.name)
+            await transaction.execute("DELETE FROM images WHERE id = ?", (image.id,))
+
+        await self._database.write(work)
 
     async def by_os(self, os: str) -> Image | None:
         """The image that stands for an entry of the catalogue."""

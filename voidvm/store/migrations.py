@@ -105,4 +105,24 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     CREATE INDEX audit_by_time ON audit (at);
     CREATE INDEX audit_by_user ON audit (user_id, at);
     """,
+    """
+    CREATE TABLE operations (
+        id TEXT PRIMARY KEY,
+        owner_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        vm_id TEXT,
+        status TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        finished_at TEXT,
+        body BLOB NOT NULL
+    );
+    CREATE INDEX operations_by_owner ON operations (owner_id, created_at);
+    CREATE INDEX operations_by_status ON operations (status);
+    CREATE TABLE uploads (
+        id TEXT PRIMARY KEY,
+        owner_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        created_at TEXT NOT NULL,
+        body BLOB NOT NULL
+    );
+    ALTER TABLE vms ADD COLUMN operation_id TEXT;
+    """,
 )

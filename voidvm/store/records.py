@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from voidvm.domain.cloudinit import CloudInit
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Autostart, Disk, Hardware, RestartPolicy, Run, VmRecord
 from voidvm.store.database import Row
@@ -23,6 +24,9 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     restart_policy: RestartPolicy
     hardware: Hardware
     disks: list[Disk]
+    cloud_init: CloudInit | None = None
+    source: str | None = None
+    is_full_copy: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -54,6 +58,7 @@ def vm_record(row: Row) -> VmRecord:
         status=VmStatus(row["status"]),
         status_reason=row["status_reason"],
         run=_decode_run(row["run"]) if row["run"] else None,
+        operation_id=row["operation_id"],
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
         **{name: getattr(body, name) for name in _Body.__struct_fields__},

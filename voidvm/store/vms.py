@@ -13,7 +13,7 @@ from voidvm.domain.account import Principal
 from voidvm.domain.quota import Plans
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Run, VmRecord
-from voidvm.errors import NameTaken, VmNotFound
+from voidvm.errors import ImageNotFound, NameTaken, VmNotFound
 from voidvm.store.database import Database, Transaction
 from voidvm.store.quota import check_change
 from voidvm.store.records import SELECT_VM, vm_body, vm_record, vm_run
@@ -28,13 +28,14 @@ class VmStore:
         self._plans = plans
 
     async def insert(self, record: VmRecord) -> None:
-        """Add a VM. Raises `NameTaken`, `QuotaExceeded`."""
+        """Add a VM. Raises `NameTaken`, `QuotaExceeded`, `ImageNotFound`."""
 
         async def work(transaction: Transaction) -> None:
             await check_change(transaction, self._plans, before=None, after=record)
+            await _check_images(transaction, before=None, after=record)
             try:
                 await transaction.execute(
-                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                     (
                         record.id,
                         record.owner_id,
@@ -123,7 +124,8 @@ class VmStore:
     async def change(self, vm_id: str, update: Callable[[VmRecord], VmRecord]) -> VmRecord:
         """Read, change and write a VM in one transaction.
 
-        Raises `VmNotFound`, `NameTaken`, `QuotaExceeded` and whatever `update` raises.
+        Raises `VmNotFound`, `NameTaken`, `QuotaExceeded`, `ImageNotFound` and whatever `update`
+        raises.
         """
 
         async def work(transaction: Transaction) -> VmRecord:
@@ -133,6 +135,7 @@ class VmStore:
             stored = vm_record(rows[0])
             record = msgspec.structs.replace(update(stored), updated_at=datetime.now(UTC))
             await check_change(transaction, self._plans, before=stored, after=record)
+            await _check_images(transaction, before=stored, after=record)
             try:
                 await transaction.execute(
                     "UPDATE vms SET name = ?, description = ?, updated_at = ?, body = ?"
@@ -165,9 +168,25 @@ class VmStore:
         """Note what was asked for."""
         await self._database.execute("UPDATE vms SET wanted = ? WHERE id = ?", (wanted, vm_id))
 
+    async def set_operation(self, vm_id: str, operation_id: str) -> None:
+        """Note the operation that makes the VM."""
+        await self._database.execute(
+            "UPDATE vms SET operation_id = ? WHERE id = ?", (operation_id, vm_id)
+        )
+
     async def delete(self, vm_id: str) -> None:
         """Forget a VM."""
         await self._database.execute("DELETE FROM vms WHERE id = ?", (vm_id,))
+
+
+async def _check_images(
+    transaction: Transaction, *, before: VmRecord | None, after: VmRecord
+) -> None:
+    """Raise `ImageNotFound` for a disk over an image that was deleted a moment ago."""
+    known = {disk.image for disk in before.disks} if before else set()
+    for image_id in {disk.image for disk in after.disks} - known - {None}:
+        if not await transaction.query("SELECT 1 FROM images WHERE id = ?", (image_id,)):
+            raise ImageNotFound(image=image_id)
 
 
 async def _set_tags(transaction: Transaction, record: VmRecord) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -27,9 +28,14 @@ from voidvm.supervisor.state import VmState
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 REATTACH_S = 1.5
 RECOVER_EVERY_S = 1.0
 EVENTS_KEPT = 32
+NO_SPACE = "io-error: no space"
+SPACE_EVERY_S = 2.0
+SPACE_ENOUGH_BYTES = 16 * 1024**2
 INCIDENT_CONSOLE_BYTES = 4096
 
 # In these the guest's CPUs are taken to run, so that a halt is news.
@@ -53,7 +59,9 @@ class Attachment:
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._is_ending = False
+        self._awaits_space = False
         self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
+        self._expected: list[tuple[str, dict[str, object], asyncio.Future[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
 
     # Parts
@@ -133,7 +141,10 @@ class Attachment:
         elif state == "shutdown":
             self._finish_shutdown("guest-shutdown")
         elif state != "prelaunch":
-            self._state.set(VmStatus.PAUSED, of_run_state(state))
+            # QEMU does not say again what kind of error it was.
+            known = self._state.reason or ""
+            is_known = state == "io-error" and known.startswith("io-error")
+            self._mark_paused(known if is_known else of_run_state(state))
         elif self._state.status is VmStatus.PAUSED:
             pass  # a paused guest that was reset
         # An earlier service died between the spawn and `cont`: finish what it began.
@@ -144,8 +155,21 @@ class Attachment:
 
     async def command(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
         """QEMU's answer. Raises `CommandFailed`, `VmUnresponsive` or `VmNotRunning`."""
+        return await self._ask(self.monitor.execute(name, arguments))
+
+    async def hand_over(self, fd: int) -> str:
+        """Give QEMU a descriptor; the path that stands for it there. Raises as `command`."""
+        return await self._ask(self.monitor.add_fd(fd))
+
+    def expect(self, event: str, **fields: object) -> asyncio.Future[None]:
+        """Resolves when QEMU says this event with these fields; ask before what causes it."""
+        seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected.append((event, fields, seen))
+        return seen
+
+    async def _ask(self, question: Awaitable[T]) -> T:
         try:
-            return await self.monitor.execute(name, arguments)
+            return await question
         except CommandRefused as error:
             raise CommandFailed(str(error), tool="QEMU") from error
         except MonitorTimeout as error:
@@ -228,6 +252,7 @@ class Attachment:
 
     def _on_event(self, name: str, data: Mapping[str, object]) -> None:
         self._events.append({"event": name, "data": dict(data)})
+        self._fulfil(name, data)
         status = self._state.status
         if name == "RESUME":
             self.pause_reason = None
@@ -236,9 +261,16 @@ class Attachment:
         elif name == "STOP" and status in _LIVE:
             self._spawn(self._on_halt(), name="halt")
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
-            self.pause_reason = "io-error: no space" if data.get("nospace") else "io-error"
+            self.pause_reason = NO_SPACE if data.get("nospace") else "io-error"
         elif name == "SHUTDOWN":
             self._finish_shutdown(of_shutdown(data))
+
+    def _fulfil(self, name: str, data: Mapping[str, object]) -> None:
+        waiting = [one for one in self._expected if not one[2].done()]
+        for event, fields, seen in waiting:
+            if event == name and fields.items() <= data.items():
+                seen.set_result(None)
+        self._expected = [one for one in waiting if not one[2].done()]
 
     def _mark_running(self) -> None:
         run = self._state.run
@@ -246,13 +278,34 @@ class Attachment:
             self._state.run = msgspec.structs.replace(run, started_at=incidents.now())
         self._state.set(VmStatus.RUNNING)
 
+    def _mark_paused(self, reason: str) -> None:
+        self._state.set(VmStatus.PAUSED, reason)
+        if reason == NO_SPACE and not self._awaits_space:
+            self._awaits_space = True
+            self._spawn(self._resume_with_space(), name="await-space")
+
+    async def _resume_with_space(self) -> None:
+        """Let a guest that hit the full disk go on by itself when there is room again.
+
+        With `werror=stop` QEMU tries the failed write again, so the guest sees no error.
+        """
+        try:
+            while self._state.status is VmStatus.PAUSED and self._state.reason == NO_SPACE:
+                await asyncio.sleep(SPACE_EVERY_S)
+                usage = await asyncio.to_thread(shutil.disk_usage, self._paths.data)
+                if usage.free >= SPACE_ENOUGH_BYTES and self._state.reason == NO_SPACE:
+                    with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
+                        await self.command("cont")
+        finally:
+            self._awaits_space = False
+
     async def _on_halt(self) -> None:
         """The CPUs halted: ask why, unless it is the halt of a power-off."""
         state = "paused"
         with suppress(MonitorError, VmUnresponsive, VmNotRunning):
             state = await self.monitor.status()
         if state not in {"shutdown", "running"} and self._state.status in _LIVE:
-            self._state.set(VmStatus.PAUSED, self.pause_reason or of_run_state(state))
+            self._mark_paused(self.pause_reason or of_run_state(state))
 
     def _finish_shutdown(self, reason: str) -> None:
         """The guest is off, or will be: end its QEMU, which `-no-shutdown` keeps alive."""

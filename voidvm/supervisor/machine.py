@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,12 +23,12 @@ from voidvm.errors import (
     VmUnresponsive,
 )
 from voidvm.hypervisor.argv import SERIAL_ID
-from voidvm.hypervisor.guest import Guest
+from voidvm.hypervisor.guest import DiskFile, Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
 from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
 from voidvm.hypervisor.usernet import established
-from voidvm.supervisor import shutdown
+from voidvm.supervisor import hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console
 from voidvm.supervisor.paths import VmPaths
@@ -82,11 +83,18 @@ class Machine:
 
     # Jobs
 
-    async def perform(self, job: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def perform(
+        self,
+        job: str,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        ends_with_caller: bool = False,
+    ) -> T:
         """Do `work` as the one job of this VM; it goes on when the caller is cancelled.
 
-        Raises `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop
-        cuts the work short.
+        With `ends_with_caller` it is cancelled too, and has ended when this raises. Raises
+        `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop cuts the
+        work short.
         """
         if self._job is not None:
             raise VmBusy(vm=self.state.label, job=self._job, details=self._job)
@@ -104,6 +112,9 @@ class Machine:
                     state=self.status,
                     details="a forced stop cut it short",
                 ) from None
+            if ends_with_caller:
+                task.cancel()
+                await asyncio.wait([task])
             raise
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
@@ -259,6 +270,28 @@ class Machine:
         """Grow a disk of the running guest, which sees it grow."""
         _ = self._hold.process
         await self._hold.command("block_resize", {"node-name": node, "size": size_bytes})
+
+    async def plug_disk(self, disk: DiskFile) -> None:
+        """Plug a disk into the running guest. Raises `CommandFailed`."""
+        _ = self._hold.process
+        await hotplug.plug_disk(self._hold, disk)
+
+    async def unplug_disk(self, node: str) -> None:
+        """Unplug a disk from the running guest. Raises `CommandFailed`, `VmUnresponsive`."""
+        _ = self._hold.process
+        try:
+            await hotplug.unplug_disk(self._hold, node)
+        except TimeoutError as error:
+            raise CommandFailed("the guest does not let go of the disk", tool="QEMU") from error
+
+    async def change_cd(self, drive: str, file: Path | None, *, iso: str | None) -> None:
+        """Put another CD into the running guest's drive, or none; `iso` is its name."""
+        _ = self._hold.process
+        await hotplug.change_cd(self._hold, drive, file)
+        if (run := self.state.run) is not None:
+            hardware = msgspec.structs.replace(run.hardware, iso=iso)
+            self.state.note(msgspec.structs.replace(run, hardware=hardware))
+            await self.state.recorded()
 
     async def is_listening(self, endpoint: Endpoint) -> bool:
         """Whether something in the guest takes connections that a forward leads to it."""

@@ -28,6 +28,11 @@ class VmPaths(Struct, frozen=True, kw_only=True):
         return self.data / "uefi-variables.fd"
 
     @property
+    def seed(self) -> Path:
+        """The CD from which cloud-init in the guest reads what it shall be."""
+        return self.data / "seed.iso"
+
+    @property
     def console_log(self) -> Path:
         """The console's history."""
         return self.data / "console.log"

@@ -51,6 +51,8 @@ def test_every_download_in_the_shipped_catalogue_can_be_verified(
     for entry in downloads:
         assert entry.checksum is not None
         assert entry.checksum.digest or entry.checksum.format
+        for url in (entry.url, entry.checksum.url):
+            assert url is None or url.startswith("https://")
 
 
 def test_entries_are_camel_case_in_json_and_keep_the_order_of_the_file() -> None:
@@ -70,7 +72,7 @@ def test_entries_are_camel_case_in_json_and_keep_the_order_of_the_file() -> None
         (TINY.replace('"tiny"', '"../tiny"', 1), "image"),
         (TINY.replace("128", "0"), "minMemoryMib"),
         (TINY.replace('recipe = "tiny"', ""), "either a recipe or a url"),
-        (REMOTE.replace("https://images", "http://images", 1), "url"),
+        (REMOTE.replace("https://images", "ftp://images", 1), "url"),
         (REMOTE.partition("[image.checksum]")[0], "checksum exactly when"),
         (REMOTE.replace('format = "gnu"', ""), "format exactly when"),
         (REMOTE.replace("https://images.example/SHA", "https://x/S") + 'digest = "a"', "either"),

@@ -1,0 +1,1 @@
+"""Runs long work, and says how far it is."""
