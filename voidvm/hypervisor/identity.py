@@ -28,16 +28,21 @@ def privileges(identity: Identity | None, *, dies_with_us: bool = False) -> list
     It costs one to two milliseconds, less than the `fork` of a large process; numbers for
     names would cost another half, since setpriv takes them for names first and asks everywhere.
     With `dies_with_us` the kernel kills the program when the service ends; a VM must outlive it,
-    a helper has no use then.
+    a helper has no use then. A helper gets numbers: in its cage nobody can be asked for names.
     """
     command = ["setpriv", "--no-new-privs", "--inh-caps=-all"]
     if dies_with_us:
         command += ["--pdeathsig", "KILL"]
     if identity is not None:
-        groups = ",".join(_group(group) for group in identity.groups)
+        user = str(identity.uid) if dies_with_us else identity.user
+        gid, *more = (
+            str(group) if dies_with_us else _group(group)
+            for group in (identity.gid, *identity.groups)
+        )
+        groups = ",".join(more)
         command += [
-            f"--reuid={identity.user}",
-            f"--regid={_group(identity.gid)}",
+            f"--reuid={user}",
+            f"--regid={gid}",
             f"--groups={groups}" if groups else "--clear-groups",
             "--bounding-set=-all",
         ]

@@ -1,0 +1,137 @@
+"""Every error that a client can see: its code, HTTP status and texts, each defined once.
+
+The tree::
+
+    VoidVMError
+    ├── ValidationFailed, UnknownOs                     400
+    ├── ImageInvalid, ChecksumMismatch, UrlRefused      400
+    ├── Unauthorized, InvalidCredentials, SessionEnded  401
+    ├── Forbidden, QuotaExceeded, OriginRefused, …      403
+    ├── NotFound, VmNotFound, ImageNotFound, …          404
+    ├── MethodNotAllowed                                405
+    ├── WaitTimeout                                     408
+    ├── VmAlreadyRunning, VmNotRunning, VmBusy, …       409
+    ├── PreconditionFailed                              412
+    ├── PayloadTooLarge, ImageTooLarge                  413
+    ├── UnsupportedMediaType                            415
+    ├── RateLimited                                     429
+    ├── InternalError, VmStartFailed                    500
+    ├── DownloadFailed, DownloadRefused                 502
+    ├── ServiceStopping, VmUnresponsive                 503
+    └── NoSpace, NotEnoughMemory                        507
+
+The OpenAPI description and the table in docs/errors.md are made from `registry()`.
+"""
+
+from __future__ import annotations
+
+from voidvm.errors.access import (
+    Forbidden,
+    InvalidCredentials,
+    LastAdmin,
+    OriginRefused,
+    PasswordChangeRequired,
+    QuotaExceeded,
+    SessionEnded,
+    TokenNotFound,
+    Unauthorized,
+    UserNotFound,
+    UserOwnsObjects,
+)
+from voidvm.errors.base import FieldProblem, VoidVMError, registry
+from voidvm.errors.host import CommandFailed, NoSpace, OperationNotCancellable, OperationNotFound
+from voidvm.errors.images import (
+    ChecksumMismatch,
+    DownloadFailed,
+    DownloadRefused,
+    ImageInUse,
+    ImageInvalid,
+    ImageNotFound,
+    ImageNotReady,
+    ImageTooLarge,
+    UploadNotFound,
+    UploadOffsetConflict,
+    UrlRefused,
+)
+from voidvm.errors.requests import (
+    IdempotencyConflict,
+    InternalError,
+    MethodNotAllowed,
+    NameTaken,
+    NotFound,
+    PayloadTooLarge,
+    PreconditionFailed,
+    RateLimited,
+    ServiceStopping,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from voidvm.errors.vms import (
+    DiskNotFound,
+    NotEnoughMemory,
+    PortInUse,
+    UnknownOs,
+    VmAlreadyRunning,
+    VmBusy,
+    VmNotFound,
+    VmNotRunning,
+    VmStartFailed,
+    VmStateConflict,
+    VmUnresponsive,
+    WaitTimeout,
+)
+
+__all__ = [
+    "ChecksumMismatch",
+    "CommandFailed",
+    "DiskNotFound",
+    "DownloadFailed",
+    "DownloadRefused",
+    "FieldProblem",
+    "Forbidden",
+    "IdempotencyConflict",
+    "ImageInUse",
+    "ImageInvalid",
+    "ImageNotFound",
+    "ImageNotReady",
+    "ImageTooLarge",
+    "InternalError",
+    "InvalidCredentials",
+    "LastAdmin",
+    "MethodNotAllowed",
+    "NameTaken",
+    "NoSpace",
+    "NotEnoughMemory",
+    "NotFound",
+    "OperationNotCancellable",
+    "OperationNotFound",
+    "OriginRefused",
+    "PasswordChangeRequired",
+    "PayloadTooLarge",
+    "PortInUse",
+    "PreconditionFailed",
+    "QuotaExceeded",
+    "RateLimited",
+    "ServiceStopping",
+    "SessionEnded",
+    "TokenNotFound",
+    "Unauthorized",
+    "UnknownOs",
+    "UnsupportedMediaType",
+    "UploadNotFound",
+    "UploadOffsetConflict",
+    "UrlRefused",
+    "UserNotFound",
+    "UserOwnsObjects",
+    "ValidationFailed",
+    "VmAlreadyRunning",
+    "VmBusy",
+    "VmNotFound",
+    "VmNotRunning",
+    "VmStartFailed",
+    "VmStateConflict",
+    "VmUnresponsive",
+    "VoidVMError",
+    "WaitTimeout",
+    "registry",
+]

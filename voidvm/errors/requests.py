@@ -1,0 +1,87 @@
+"""What can be wrong with any request, and with the service itself."""
+
+from __future__ import annotations
+
+from voidvm.errors.base import VoidVMError
+
+
+class ValidationFailed(VoidVMError):
+    """The input does not fit; `errors` names every field that is wrong."""
+
+    code, status = "VALIDATION_ERROR", 400
+    en, zh = "The request is not valid.", "请求无效。"
+
+
+class NotFound(VoidVMError):
+    """There is no such address or object."""
+
+    code, status = "NOT_FOUND", 404
+    en, zh = "There is no {what}.", "没有 {what}。"
+
+
+class MethodNotAllowed(VoidVMError):
+    """The address exists but does not know this method."""
+
+    code, status = "METHOD_NOT_ALLOWED", 405
+    en, zh = "{method} is not possible here.", "此处不支持 {method}。"
+
+
+class NameTaken(VoidVMError):
+    """The owner has an object of this name already."""
+
+    code, status = "NAME_TAKEN", 409
+    en, zh = "The name '{name}' is taken.", "名称“{name}”已被使用。"
+
+
+class IdempotencyConflict(VoidVMError):
+    """The idempotency key was used for another request."""
+
+    code, status = "IDEMPOTENCY_CONFLICT", 409
+    en = "This Idempotency-Key was used for another request."
+    zh = "该 Idempotency-Key 已用于其他请求。"
+    hint = "Use a new key for a new request."
+
+
+class PreconditionFailed(VoidVMError):
+    """`If-Match` does not fit the object's `ETag`: somebody has changed it meanwhile."""
+
+    code, status = "PRECONDITION_FAILED", 412
+    en, zh = "The object has been changed meanwhile.", "对象已被更改。"
+    hint = "Read it again, look whether the change still makes sense, and send its new ETag."
+
+
+class PayloadTooLarge(VoidVMError):
+    """The body is larger than the limit."""
+
+    code, status = "PAYLOAD_TOO_LARGE", 413
+    en, zh = "The body is too large.", "请求体过大。"
+
+
+class UnsupportedMediaType(VoidVMError):
+    """The body is not JSON."""
+
+    code, status = "UNSUPPORTED_MEDIA_TYPE", 415
+    en, zh = "The body must be JSON.", "请求体必须是 JSON。"
+    hint = "Send 'Content-Type: application/json'."
+
+
+class RateLimited(VoidVMError):
+    """Too many requests or connections."""
+
+    code, status, retryable = "RATE_LIMITED", 429, True
+    en, zh = "Too many requests.", "请求过多。"
+    hint = "Wait as long as Retry-After says."
+
+
+class InternalError(VoidVMError):
+    """Our fault; the log has the traceback under the request id."""
+
+    code, status = "INTERNAL_ERROR", 500
+    hint = "The service's log has more under this request id."
+
+
+class ServiceStopping(VoidVMError):
+    """The service is starting or stopping."""
+
+    code, status, retryable = "SERVICE_UNAVAILABLE", 503, True
+    en, zh = "The service is starting or stopping.", "服务正在启动或停止。"
