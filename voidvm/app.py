@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # On the host's way down and on Ctrl-C with shutdown = "stop".
 POWER_OFF_S = 60.0
+# What requests with an idempotency key are given to end when the service stops.
+SETTLE_S = 5.0
 
 
 class StartRefused(Exception):
@@ -73,6 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             try:
                 yield parts
             finally:
+                await parts.services.idempotency.settled(timeout_s=SETTLE_S)
                 await parts.fleet.release()
                 await parts.services.audit.written()
         finally:

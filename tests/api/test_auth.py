@@ -70,7 +70,7 @@ def test_a_login_answers_with_tokens_and_user(anybody: Api) -> None:
     assert 3590 < left.total_seconds() <= 3600
     user = data["user"]
     assert (user["username"], user["role"], user["permissions"]) == ("admin", "admin", ["*"])
-    assert "password" not in json.dumps(user).lower()
+    assert "hash" not in json.dumps(user).lower()
     me = anybody.as_user(data["token"]).ok("GET", "/auth/me")
     assert {key: me[key] for key in user} == user | {"lastLogin": me["lastLogin"]}
     assert me["lastLogin"] is not None
@@ -186,9 +186,7 @@ FORGERIES: dict[str, Callable[[Json, bytes], str]] = {
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_token_is_refused(
-    anybody: Api, claims: Json, key: bytes, forgery: str
-) -> None:
+def test_a_forged_token_is_refused(anybody: Api, claims: Json, key: bytes, forgery: str) -> None:
     token = FORGERIES[forgery](claims, key)
     response = anybody.as_user(token).call("GET", "/vms")
     assert response.status_code == 401, response.text
@@ -204,9 +202,7 @@ def test_a_garbled_token_is_refused(anybody: Api, admin_token: str) -> None:
 
 def test_a_refresh_token_is_no_access_token(anybody: Api, own: Json) -> None:
     anybody.as_user(own["refreshToken"]).refused("GET", "/vms", "UNAUTHORIZED")
-    anybody.refused(
-        "POST", "/auth/refresh", "SESSION_ENDED", {"refreshToken": own["token"][:255]}
-    )
+    anybody.refused("POST", "/auth/refresh", "SESSION_ENDED", {"refreshToken": own["token"][:255]})
 
 
 def test_a_token_in_the_query_is_for_consoles_only(anybody: Api, admin_token: str) -> None:
@@ -279,9 +275,7 @@ def test_a_user_sees_and_touches_only_its_own(api: Api, bob: Api, name: str, vm:
     bob.remove(mine["id"])
 
 
-@pytest.mark.parametrize(
-    "endpoint", [one for one in CLOSED if "{vm}" in one.path], ids=shown
-)
+@pytest.mark.parametrize("endpoint", [one for one in CLOSED if "{vm}" in one.path], ids=shown)
 def test_somebody_elses_vm_is_like_none(bob: Api, vm: str, endpoint: Endpoint) -> None:
     bodies = {"send_to_console": {"text": "x"}}
     query = {"for": "running"} if endpoint.name == "wait_for_vm" else {}
@@ -294,11 +288,9 @@ def test_somebody_elses_vm_is_like_none(bob: Api, vm: str, endpoint: Endpoint) -
     assert answers[0] == answers[1]
 
 
-def test_who_may_not_is_told_what_is_missing(
-    bob: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_may_not_is_told_what_is_missing(bob: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "voidvm.services.accounts.ROLE_PERMISSIONS", {"admin": frozenset(), "user": frozenset()}
+        "voidvm.domain.account.ROLE_PERMISSIONS", {"admin": frozenset(), "user": frozenset()}
     )
     for endpoint in CLOSED:
         if endpoint.access is Access.SIGNED_IN:

@@ -142,6 +142,8 @@ def endpoint(
     `access` has no default: an endpoint that does not say who may call it cannot be written.
     `is_secret`: its answer holds a secret, which must not be kept on disk.
     """
+    if not isinstance(access, Permission | Access):
+        raise TypeError(f"{method} {path} does not say who may call it")
 
     def register(handler: H) -> H:
         ENDPOINTS.append(

@@ -108,7 +108,7 @@ class Vms:
             # The store is asked, so it must know what has been answered.
             await self._fleet.recorded()
         records, total = await self._store.page(
-            owner_id=None if principal.role == "admin" else principal.user_id,
+            owner_id=None if principal.sees_all else principal.user_id,
             status=status,
             owner=owner,
             q=None if q is None else normal_name(q),
@@ -245,9 +245,14 @@ class Vms:
             await machine.force_stop()
             # A graceful stop that waited for the guest has just been answered, too.
             await machine.settled()
-        await machine.perform("delete", lambda: self._delete(record))
+        await machine.perform("delete", lambda: self._delete(record.id, precondition))
 
-    async def _delete(self, record: VmRecord) -> None:
+    async def _delete(self, vm_id: str, precondition: Precondition) -> None:
+        record = await self._store.get(vm_id)
+        if record is None:
+            raise VmNotFound(vm=vm_id)
+        # Again, now that nobody can change it meanwhile.
+        precondition.check(record.id, record.updated_at)
         machine = self._fleet.get(record.id)
         if machine.has_process or machine.status in WITH_PROCESS:
             raise VmAlreadyRunning(
