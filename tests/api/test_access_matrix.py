@@ -282,7 +282,7 @@ def test_strangers_get_in_only_where_it_is_public(
         assert refused(world, endpoint, anybody) == (401, "UNAUTHORIZED")
 
 
-BAD = {
+BAD: dict[str, tuple[str, Callable[[Person], Api]]] = {
     "an expired JWT": ("UNAUTHORIZED", lambda who: who.with_expired_jwt()),
     "an ended session": ("SESSION_ENDED", lambda who: who.with_ended_session()),
     "a revoked API token": ("UNAUTHORIZED", lambda who: who.with_revoked_token()),
