@@ -147,7 +147,7 @@ def gate_of(settings: Settings, parts: Parts) -> Gate:
     )
 
 
-def _check_server(settings: Settings) -> None:
+def check_server(settings: Settings) -> None:
     """Raise `StartRefused` for addresses and origins that nothing could ever fit."""
     for key, check, texts in (
         ("trusted_proxies", networks, settings.server.trusted_proxies),
@@ -161,7 +161,7 @@ def _check_server(settings: Settings) -> None:
 
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
-    _check_server(settings)
+    check_server(settings)
     async with running(settings) as parts:
         fleet = parts.fleet
         try:
