@@ -131,6 +131,8 @@ async def _answer_once(
         work=work,
     )
     request.ctx.error_code = error_code_of(answer)
+    if answer.is_replayed and "location" in answer.headers:
+        request.ctx.target = answer.headers["location"].rpartition("/")[2]
     return replay(answer)
 
 

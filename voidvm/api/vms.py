@@ -115,6 +115,7 @@ async def create_vm(call: Call[VmCreate, CreateQuery]) -> Answer:
         record = await call.services.vms.create(call.principal, call.body, is_dry_run=True)
         return Answer(data=show(record), status=200)
     record = await call.services.vms.create(call.principal, call.body)
+    call.request.ctx.target = record.id
     vm = show(record)
     if call.body.start:
         vm = await call.services.lifecycle.start(call.principal, record.id)
