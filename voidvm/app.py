@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # On the host's way down and on Ctrl-C with shutdown = "stop".
 POWER_OFF_S = 60.0
+# What requests with an idempotency key are given to end when the service stops.
+SETTLE_S = 5.0
 
 
 class StartRefused(Exception):
@@ -76,6 +78,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
                 yield parts
             finally:
                 await parts.operations.release()
+                await parts.services.idempotency.settled(timeout_s=SETTLE_S)
                 await parts.fleet.release()
                 await parts.services.audit.written()
         finally:
@@ -147,7 +150,7 @@ def gate_of(settings: Settings, parts: Parts) -> Gate:
     )
 
 
-def _check_server(settings: Settings) -> None:
+def check_server(settings: Settings) -> None:
     """Raise `StartRefused` for addresses and origins that nothing could ever fit."""
     for key, check, texts in (
         ("trusted_proxies", networks, settings.server.trusted_proxies),
@@ -161,7 +164,7 @@ def _check_server(settings: Settings) -> None:
 
 async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
-    _check_server(settings)
+    check_server(settings)
     async with running(settings) as parts:
         fleet = parts.fleet
         try:

@@ -82,6 +82,7 @@ def assemble(
     bus = Bus()
     plans = Plans({name: quota_of(plan) for name, plan in settings.plans.items()})
     passwords = Passwords()
+    throttle = LoginThrottle(settings.limits.login_attempts)
     users = UserStore(database, plans=plans)
     tokens = TokenStore(database)
     vm_store = VmStore(database, plans=plans)
@@ -92,7 +93,7 @@ def assemble(
         signer=TokenSigner(key),
         passwords=passwords,
         settings=settings.auth,
-        throttle=LoginThrottle(settings.limits.login_attempts),
+        throttle=throttle,
         bus=bus,
     )
     fleet = Fleet(
@@ -134,10 +135,10 @@ def assemble(
     )
     services = Services(
         accounts=accounts,
-        users=Users(users, passwords=passwords, plans=plans, bus=bus),
+        users=Users(users, passwords=passwords, throttle=throttle, plans=plans, bus=bus),
         tokens=Tokens(tokens, bus=bus),
         audit=Audit(AuditStore(database)),
-        idempotency=Idempotency(IdempotencyStore(database)),
+        idempotency=Idempotency(IdempotencyStore(database), key=key),
         vms=vms,
         changes=Changes(
             vm_store,

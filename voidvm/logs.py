@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+AUDIT = "voidvm.audit"
+
 
 class _OneLine(logging.Formatter):
     """Escapes control characters, so that nobody's input can write a line of its own."""
@@ -26,6 +28,13 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Entries of the audit log are whole lines of JSON, for programs to pick out.
+    entries = logging.StreamHandler(sys.stderr)
+    entries.setFormatter(logging.Formatter("%(message)s"))
+    audit = logging.getLogger(AUDIT)
+    audit.handlers[:] = [entries]
+    audit.setLevel(logging.INFO)
+    audit.propagate = False
     for noisy in ("sanic.root", "sanic.server", "sanic.access", "sanic.websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for noisy in ("asyncio", "aiosqlite"):

@@ -44,6 +44,18 @@ def local() -> Iterator[LocalService]:
 
 
 @pytest.fixture
+def own_service() -> Iterator[LocalService]:
+    """A service of the test's own, to be stopped, started and looked through."""
+    service = LocalService(FakeHost())
+    try:
+        service.start()
+        yield service
+        assert service.errors.texts == []
+    finally:
+        service.close()
+
+
+@pytest.fixture
 def host(local: LocalService) -> FakeHost:
     """Where its fakes are."""
     assert local.host is not None

@@ -69,7 +69,7 @@ def test_a_login_answers_with_tokens_and_user(anybody: Api) -> None:
     assert 3590 < left.total_seconds() <= 3600
     user = data["user"]
     assert (user["username"], user["role"], user["permissions"]) == ("admin", "admin", ["*"])
-    assert "password" not in json.dumps(user).lower()
+    assert "hash" not in json.dumps(user).lower()
     me = anybody.as_user(data["token"]).ok("GET", "/auth/me")
     assert {key: me[key] for key in user} == user | {"lastLogin": me["lastLogin"]}
     assert me["lastLogin"] is not None
@@ -277,7 +277,7 @@ def test_somebody_elses_vm_is_like_none(bob: Api, vm: str, endpoint: Endpoint) -
 
 def test_who_may_not_is_told_what_is_missing(bob: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "voidvm.services.accounts.ROLE_PERMISSIONS", {"admin": frozenset(), "user": frozenset()}
+        "voidvm.domain.account.ROLE_PERMISSIONS", {"admin": frozenset(), "user": frozenset()}
     )
     for endpoint in CLOSED:
         if endpoint.access is Access.SIGNED_IN:

@@ -26,6 +26,7 @@ from tests.fakes.qemu import FakeHost
 from tests.support.contract import Api, Contract
 from tests.support.service import PASSWORD
 from voidvm import app, config
+from voidvm.api.gate import Gate
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Parts
@@ -72,6 +73,8 @@ class LocalService:
             }
         )
         self.url = ""
+        # What every request passes; there once it was started.
+        self.gate: Gate
         self.news: list[News] = []
         self.errors = _Errors()
         self._parts: Parts | None = None
@@ -146,8 +149,8 @@ class LocalService:
                 parts = self._parts = await stack.enter_async_context(app.running(settings))
             parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
-            gate = app.gate_of(settings, parts)
-            sanic = create_app(gate, body_bytes=settings.limits.body_bytes)
+            self.gate = app.gate_of(settings, parts)
+            sanic = create_app(self.gate, body_bytes=settings.limits.body_bytes)
             await stack.enter_async_context(served(sanic, listener))
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             is_up.set()

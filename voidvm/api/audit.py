@@ -8,8 +8,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from voidvm.api.paging import Page, PageQuery, page_of
-from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
+from voidvm.api.routing import Answer, Call, Nothing, endpoint
 from voidvm.domain.audit import AuditEntry, Level
+from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339, the moment itself included.")]
@@ -30,7 +31,7 @@ class AuditQuery(PageQuery, frozen=True, kw_only=True, rename={"since": "from", 
     until: Moment | None = None
 
 
-@endpoint("GET", "/logs", access=Access.SIGNED_IN, query=AuditQuery, returns=AuditList)
+@endpoint("GET", "/logs", access=Permission.SYSTEM_READ, query=AuditQuery, returns=AuditList)
 async def list_logs(call: Call[Nothing, AuditQuery]) -> Answer:
     """Who did what to which object, newest first: all for admins, one's own for others."""
     query = call.query

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from voidvm import errors
+from voidvm.api.clients import network_of
 from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
 from voidvm.domain.account import Login, LoginRequest, Me, MePatch, RefreshRequest
 
@@ -18,16 +19,19 @@ def _login(login: Login) -> Answer:
     access=Access.PUBLIC,
     body=LoginRequest,
     returns=Login,
+    is_secret=True,
     done=("Signed in.", "登录成功。"),
     errors=(errors.InvalidCredentials,),
 )
 async def login(call: Call[LoginRequest, Nothing]) -> Answer:
     """Sign in with user name and password."""
-    call.request.ctx.target = call.body.username
     accounts = call.services.accounts
-    return _login(
-        await accounts.login(call.body.username, call.body.password, address=call.address)
+    call.request.ctx.claimed = await accounts.known_name(call.body.username)
+    found = await accounts.login(
+        call.body.username, call.body.password, address=network_of(call.address)
     )
+    call.request.ctx.actor = found.user.id, found.user.username
+    return _login(found)
 
 
 @endpoint(
@@ -36,12 +40,15 @@ async def login(call: Call[LoginRequest, Nothing]) -> Answer:
     access=Access.PUBLIC,
     body=RefreshRequest,
     returns=Login,
+    is_secret=True,
     done=("Session renewed.", "会话已续期。"),
     errors=(errors.SessionEnded, errors.Unauthorized),
 )
 async def refresh(call: Call[RefreshRequest, Nothing]) -> Answer:
     """Get a new access token for a refresh token, which works once."""
-    return _login(await call.services.accounts.refresh(call.body.refresh_token))
+    found = await call.services.accounts.refresh(call.body.refresh_token)
+    call.request.ctx.actor = found.user.id, found.user.username
+    return _login(found)
 
 
 @endpoint(
@@ -88,6 +95,9 @@ async def get_me(call: Call[Nothing, Nothing]) -> Answer:
 async def change_me(call: Call[MePatch, Nothing]) -> Answer:
     """Change email, language or password; a new password ends the caller's other sessions."""
     me = await call.services.users.change_me(
-        call.principal, call.body, precondition=call.precondition
+        call.principal,
+        call.body,
+        precondition=call.precondition,
+        address=network_of(call.address),
     )
     return Answer(data=me)

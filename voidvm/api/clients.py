@@ -41,16 +41,37 @@ def address_of(request: Request, proxies: Networks) -> str:
     X-Forwarded-For counts only from trusted proxies, and only as far as they wrote it: it is
     read from its end, which the nearest proxy appended, to the first address that is no proxy.
     """
-    address = str(request.conn_info.client_ip if request.conn_info else "") or "unknown"
+    address = _plain(str(request.conn_info.client_ip if request.conn_info else ""))
+    address = address or "unknown"
     for header in reversed(request.headers.getall("x-forwarded-for", [])):
         for part in reversed(header.split(",")):
             if not _is_in(address, proxies):
                 return address
-            try:
-                address = str(ipaddress.ip_address(part.strip()))
-            except ValueError:
+            if not (before := _plain(part.strip())):
                 return address
+            address = before
     return address
+
+
+def network_of(address: str) -> str:
+    """What one caller has of addresses: of IPv6 a /64, else it could change its own at will."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.version == 4:
+        return address
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+
+
+def _plain(text: str) -> str:
+    """An address as it is written everywhere; empty for what is none."""
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return ""
+    # A socket of both families shows IPv4 as ::ffff:192.0.2.1.
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def _is_in(address: str, known: Networks) -> bool:

@@ -74,12 +74,11 @@ _control = msgspec.json.Decoder(_Ping | _Resync | _Break)
     access=Permission.VM_CONSOLE,
     query=ConsoleQuery,
     is_socket=True,
-    errors=(errors.VmNotFound, errors.OriginRefused),
+    errors=(errors.VmNotFound,),
 )
 async def attach_console(call: SocketCall[ConsoleQuery]) -> Answer:
     """Attach to the serial console by WebSocket; everything is checked before the 101."""
     query, upgrade, consoles = call.query, call.upgrade, call.services.consoles
-    upgrade.check_origin()
     principal, mode = await _authorize(call)
     record = await call.services.vms.find(principal, call.path["vm"])
     since: Since = int(query.since) if query.since and query.since.isdigit() else None
@@ -87,7 +86,7 @@ async def attach_console(call: SocketCall[ConsoleQuery]) -> Answer:
         since = "end"
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in upgrade.offers else None
     async with consoles.opened(record, since=since, mode=mode) as console:
-        socket = upgrade.open(principal, subprotocol=subprotocol)
+        socket = upgrade.open(subprotocol=subprotocol)
         unsubscribe = consoles.bus.subscribe(_closer(socket, vm_id=record.id))
         try:
             await _converse(socket, console, vm_id=record.id)

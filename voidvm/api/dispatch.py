@@ -23,9 +23,9 @@ from sanic.exceptions import (
 from sanic.response import HTTPResponse
 
 from voidvm import errors
-from voidvm.api.clients import NOBODY, address_of, check_access, identify
+from voidvm.api.clients import NOBODY, address_of, check_access, identify, network_of
 from voidvm.api.gate import Gate
-from voidvm.api.responses import failure, replay, stored, success
+from voidvm.api.responses import error_code_of, failure, replay, stored, success
 from voidvm.api.routing import Access, Answer, Call, Endpoint, Nothing, RawAnswer, accepted
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, level_of
@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 # What is still read of a body that has been refused.
 DRAIN_BYTES = 64 * 1024**2
 DRAIN_S = 5.0
+# The caller hung up before the answer; what nginx calls it.
+HUNG_UP = 499
+TARGET_MAX = 255
 
 
 def _body(request: Request, endpoint: Endpoint) -> Any:
@@ -77,6 +80,10 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
     async def handle(request: Request, **path: str) -> HTTPResponse:
         try:
             response = await _answer(request, endpoint, gate, path)
+        except asyncio.CancelledError:
+            # What was begun goes on, or was done: the log must know of it.
+            note(request, endpoint, gate, status=HUNG_UP)
+            raise
         except Exception as error:  # noqa: BLE001 - told to the client and logged
             response = error_response(request, error)
             if endpoint.streams is not None:
@@ -112,13 +119,12 @@ async def _answer(
         path=path,
         body=_body(request, endpoint),
         query=read_query(request, endpoint),
-        precondition=Precondition.parse(request.headers.get("if-match")),
+        precondition=Precondition.parse(",".join(request.headers.getall("if-match", []))),
         address=request.ctx.address,
         request=request,
     )
-
     key = request.headers.get("idempotency-key")
-    if key is None or endpoint.method != "POST" or endpoint.access is Access.PUBLIC:
+    if key is None or endpoint.method != "POST":
         return success(request, endpoint, await _handle(request, endpoint, call))
     return await _answer_once(request, endpoint, call, key)
 
@@ -148,24 +154,33 @@ async def _handle(request: Request, endpoint: Endpoint, call: Call[Any, Any]) ->
 async def _answer_once(
     request: Request, endpoint: Endpoint, call: Call[Any, Any], key: str
 ) -> HTTPResponse:
+    is_public = endpoint.access is Access.PUBLIC
+
     async def work() -> StoredAnswer:
         try:
             return stored(success(request, endpoint, await _handle(request, endpoint, call)))
         except VoidVMError as error:
-            is_final = error.status < 500 and not error.retryable
+            is_final = error.status < 500 and not error.retryable and not is_public
             return stored(error_response(request, error), is_final=is_final)
 
     digest = hashlib.sha256()
     for part in (request.method, request.path, request.query_string):
         digest.update(part.encode() + b"\0")
+    if endpoint.is_secret or endpoint.access is Access.SIGNED_IN:
+        # About the credential itself: another one of the same user must not get its answer.
+        digest.update(call.principal.session_id.encode() + b"\0")
     digest.update(request.body)
     answer = await call.services.idempotency.once(
-        call.principal.user_id,
+        # Strangers have no row that an answer could belong to.
+        f"address {call.address}" if is_public else call.principal.user_id,
         key,
-        request_hash=digest.hexdigest(),
+        request_hash=digest.digest(),
         is_secret=endpoint.is_secret,
         work=work,
     )
+    request.ctx.error_code = error_code_of(answer)
+    if answer.is_replayed and "location" in answer.headers:
+        request.ctx.target = answer.headers["location"].rpartition("/")[2]
     return replay(answer)
 
 
@@ -178,34 +193,39 @@ async def admit(request: Request, endpoint: Endpoint, gate: Gate) -> Principal:
     try:
         principal = await identify(request, endpoint, gate.services.accounts)
     except VoidVMError:
-        request.ctx.limits = await gate.requests.take("address", address)
+        request.ctx.limits = await gate.requests.take("address", network_of(address))
         raise
     request.ctx.principal = principal
     if endpoint.is_limited:
-        kind = ("user", principal.user_id) if principal.user_id else ("address", address)
-        request.ctx.limits = await gate.requests.take(*kind)
+        is_user = bool(principal.user_id)
+        kind, caller = ("user", principal.user_id) if is_user else ("address", network_of(address))
+        request.ctx.limits = await gate.requests.take(kind, caller)
     return principal
 
 
 def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> None:
-    """Put what was done, or tried, into the audit log; mere looking is not kept."""
-    if endpoint.method == "GET" and not endpoint.is_socket:
+    """Put what was done, or tried, into the audit log; mere looking is not kept.
+
+    Nor is a flood: of what the request limit turns away, one a minute and caller is enough.
+    """
+    context = request.ctx
+    if (endpoint.method == "GET" and not endpoint.is_socket) or getattr(context, "is_old", False):
         return
-    principal = getattr(request.ctx, "principal", NOBODY)
-    claimed = getattr(request.ctx, "claimed", None)
-    path = request.match_info
+    principal = getattr(context, "principal", NOBODY)
+    user_id, username = getattr(context, "actor", (principal.user_id, principal.username))
+    target = getattr(context, "target", None) or next(iter(request.match_info.values()), None)
     gate.services.audit.note(
         AuditEntry(
             at=datetime.now(UTC),
             level=level_of(status),
-            user_id=principal.user_id or None,
-            username=principal.username or claimed,
-            address=getattr(request.ctx, "address", "unknown"),
+            user_id=user_id or None,
+            username=username or getattr(context, "claimed", None),
+            address=getattr(context, "address", "unknown"),
             action=endpoint.name,
-            target=getattr(request.ctx, "target", None) or next(iter(path.values()), None),
+            target=target[:TARGET_MAX] if target else None,
             status=status,
-            code=getattr(request.ctx, "error_code", None),
-            request_id=request.ctx.request_id,
+            code=getattr(context, "error_code", None),
+            request_id=context.request_id,
         )
     )
 
@@ -219,6 +239,7 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
     request.ctx.error_code = error.code
     request.ctx.limits = error.fields.get("headers") or getattr(request.ctx, "limits", {})
+    request.ctx.is_old = error.fields.get("is_news", True) is False
     response = failure(request, error)
     response.headers["x-request-id"] = request.ctx.request_id
     if isinstance(exception, MethodNotAllowed):

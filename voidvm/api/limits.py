@@ -21,9 +21,13 @@ class RequestLimit:
     def __init__(self, per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._once = RateLimitItemPerMinute(1)
 
     async def take(self, kind: str, caller: str) -> dict[str, str]:
-        """Count a request; the `RateLimit-*` headers. Raises `RateLimited` with them."""
+        """Count a request; the `RateLimit-*` headers.
+
+        Raises `RateLimited` with them, and with `is_news` for the first one of a minute.
+        """
         if self._item is None:
             return {}
         is_free = await self._limiter.hit(self._item, kind, caller)
@@ -36,7 +40,8 @@ class RequestLimit:
         }
         if not is_free:
             details = f"{self._item.amount} a minute"
-            raise RateLimited(details, retry_after=reset_s, headers=headers)
+            is_news = await self._limiter.hit(self._once, "news", kind, caller)
+            raise RateLimited(details, retry_after=reset_s, headers=headers, is_news=is_news)
         return headers
 
 

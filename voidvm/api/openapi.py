@@ -189,10 +189,14 @@ def _errors(record: Endpoint) -> dict[int, list[type[VoidVMError]]]:
     kinds: list[type[VoidVMError]] = [*_EVERYWHERE, *record.errors]
     if record.method in {"POST", "PUT", "PATCH"}:
         kinds += _WITH_BODY
+    if record.is_socket:
+        kinds.append(errors.OriginRefused)
+    if record.method == "POST":
+        kinds.append(errors.IdempotencyConflict)
+    if record.method != "GET":
+        kinds.append(errors.NoSpace)
     if record.access is not Access.PUBLIC:
         kinds += [errors.Unauthorized, errors.SessionEnded]
-        if record.method == "POST":
-            kinds.append(errors.IdempotencyConflict)
         if not record.is_open_before_password_change:
             kinds.append(errors.PasswordChangeRequired)
     if isinstance(record.access, Permission):

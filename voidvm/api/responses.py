@@ -105,6 +105,14 @@ def stored(response: HTTPResponse, *, is_final: bool = True) -> StoredAnswer:
     )
 
 
+def error_code_of(answer: StoredAnswer) -> str | None:
+    """The code of an answer that is an error."""
+    if answer.status < 400:
+        return None
+    code: str = msgspec.json.decode(answer.body)["error"]["code"]
+    return code
+
+
 def replay(answer: StoredAnswer) -> HTTPResponse:
     """A kept answer as a response; `Idempotency-Replayed` says when it is not the first."""
     headers = dict(answer.headers)

@@ -162,6 +162,8 @@ def endpoint(
     goes on as an operation. `streams`: the media type of a body of any length, which the handler
     reads itself. `is_secret`: its answer holds a secret, which must not be kept on disk.
     """
+    if not isinstance(access, Permission | Access):
+        raise TypeError(f"{method} {path} does not say who may call it")
 
     def register(handler: H) -> H:
         ENDPOINTS.append(

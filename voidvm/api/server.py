@@ -10,6 +10,7 @@ from sanic.config import Config
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
 from sanic_ext import Extend
+from sanic_ext.extensions.http.extension import HTTPExtension
 
 # Importing a noun registers its endpoints.
 from voidvm.api import (
@@ -65,6 +66,10 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             "FALLBACK_ERROR_FORMAT": "json",
             "OAS": False,
             "HEALTH": False,
+            # Nothing is served beside the endpoints but, with origins, the answers to preflights.
+            "AUTO_EXTEND": False,
+            "HTTP_ALL_METHODS": False,
+            "HTTP_AUTO_HEAD": False,
             "CORS": bool(origins),
             "CORS_ORIGINS": origins,
             "CORS_ALLOW_HEADERS": ["authorization", "content-type", "idempotency-key", "if-match"],
@@ -72,8 +77,9 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
         }
     )
     app = Sanic("voidvm", config=config, error_handler=_Errors(), configure_logging=False)
-    # The description lists what is served; sanic-ext's own writes invalid schemas for structs.
-    Extend(app, built_in_extensions=False, oas=False) if not origins else Extend(app)
+    # Of sanic-ext only CORS; its own description of an API writes invalid schemas for structs.
+    if origins:
+        Extend(app, extensions=[HTTPExtension], built_in_extensions=False)
     for endpoint in ENDPOINTS:
         outside = endpoint.path.startswith(("/health", "/docs", "/metrics"))
         handler = (socket_handler if endpoint.is_socket else http_handler)(endpoint, gate)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sanic import Request
 
 from voidvm import errors
-from voidvm.api.clients import NOBODY, address_of, bearer_of, check_access
+from voidvm.api.clients import NOBODY, address_of, bearer_of, check_access, network_of
 from voidvm.api.dispatch import error_response, note, read_query
 from voidvm.api.gate import Gate
 from voidvm.api.routing import Call, Endpoint, Nothing, Q
 from voidvm.api.sockets import TOO_MANY, Socket, SocketClosed
 from voidvm.bus import AccessChanged, News, SessionEnded
 from voidvm.domain.account import Principal
+from voidvm.errors import VoidVMError
+from voidvm.services.accounts import Accounts
 
 log = logging.getLogger(__name__)
 
 SESSION_ENDED = 4408
+# The clock may be set, so a far expiry is looked at now and then.
+LOOK_AGAIN_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,9 @@ class Upgrade:
 
     def __init__(self, request: Request, endpoint: Endpoint, gate: Gate, stack: ExitStack) -> None:
         self.socket: Socket | None = None
+        self._principal: Principal | None = None
+        self._watch = _Watch(gate.services.accounts)
+        stack.callback(gate.bus.subscribe(self._watch.hear))
         self._request = request
         self._endpoint = endpoint
         self._gate = gate
@@ -53,28 +60,22 @@ class Upgrade:
         header = self._request.headers.get("sec-websocket-protocol", "")
         return [offer.strip() for offer in header.split(",") if offer.strip()]
 
-    def check_origin(self) -> None:
-        """Raise `OriginRefused` for a browser page that is not ours or configured.
-
-        A page of somebody else's must not use what its visitor's browser can reach.
-        """
-        origin = self._request.headers.get("origin")
-        own = {f"http://{self._request.host}", f"https://{self._request.host}"}
-        if origin is not None and origin not in own and origin not in self._gate.origins:
-            raise errors.OriginRefused(origin=origin)
-
     async def admit(self, principal: Principal) -> None:
         """Take the caller in. Raises `Forbidden`, `PasswordChangeRequired`, `RateLimited`."""
         self._request.ctx.principal = principal
         self._request.ctx.limits = await self._gate.requests.take("user", principal.user_id)
         check_access(principal, self._endpoint)
+        self._principal = principal
 
-    def open(self, principal: Principal, *, subprotocol: str | None = None) -> Socket:
+    def open(self, *, subprotocol: str | None = None) -> Socket:
         """Send the 101; the socket closes when the caller loses its access.
 
         Raises `SocketClosed` when the caller has too many sockets open: it is told so by the
         close code, since pages see no HTTP status.
         """
+        principal = self._principal
+        if principal is None:
+            raise RuntimeError(f"{self._endpoint.path} opens a socket for nobody")
         connection = self._request.transport.get_protocol()
         socket: Socket = connection.upgrade(self._request, subprotocol=subprotocol)
         self.socket = socket
@@ -82,34 +83,77 @@ class Upgrade:
         if not self._stack.enter_context(self._gate.sockets.taken(principal.user_id)):
             socket.close(TOO_MANY, "too many sockets")
             raise SocketClosed
-        self._stack.enter_context(_closed_with_access(socket, principal, self._gate))
+        self._watch.begin(socket, principal)
+        self._stack.callback(self._watch.end)
         return socket
 
 
-@contextmanager
-def _closed_with_access(socket: Socket, principal: Principal, gate: Gate) -> Iterator[None]:
-    def close() -> None:
-        socket.close(SESSION_ENDED, "the session ended")
+class _Watch:
+    """Closes a socket when its caller loses its access.
 
-    def on_news(news: News) -> None:
-        if (isinstance(news, SessionEnded) and news.session_id == principal.session_id) or (
+    It listens from before the credential is looked at: what happens between that look and the
+    101 is not lost.
+    """
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self._missed: list[News] = []
+        self._socket: Socket | None = None
+        self._principal: Principal | None = None
+        self._expiry: asyncio.Task[None] | None = None
+
+    def begin(self, socket: Socket, principal: Principal) -> None:
+        """Close this one, also for what has happened already."""
+        self._socket, self._principal = socket, principal
+        for news in self._missed:
+            self.hear(news)
+        if principal.expires_at is not None:
+            expiry = self._until_expiry(principal.session_id, principal.expires_at)
+            self._expiry = asyncio.create_task(expiry, name="socket-expiry")
+
+    def end(self) -> None:
+        """Stop waiting."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+    def hear(self, news: News) -> None:
+        """What the bus says."""
+        principal = self._principal
+        if principal is None:
+            if isinstance(news, SessionEnded | AccessChanged):
+                self._missed.append(news)
+        elif (isinstance(news, SessionEnded) and news.session_id == principal.session_id) or (
             isinstance(news, AccessChanged)
             and news.user_id == principal.user_id
             and news.but != principal.session_id
         ):
-            close()
+            self._close()
 
-    timer = None
-    if principal.is_token and principal.expires_at is not None:
-        left_s = (principal.expires_at - datetime.now(UTC)).total_seconds()
-        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), close)
-    unsubscribe = gate.bus.subscribe(on_news)
-    try:
-        yield
-    finally:
-        unsubscribe()
-        if timer is not None:
-            timer.cancel()
+    async def _until_expiry(self, credential_id: str, expires_at: datetime | None) -> None:
+        while expires_at is not None:
+            left_s = (expires_at - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(min(max(0.0, left_s), LOOK_AGAIN_S))
+            try:
+                # A session lives on with each refresh.
+                expires_at = (await self._accounts.principal(credential_id)).expires_at
+            except VoidVMError:
+                self._close()
+                return
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close(SESSION_ENDED, "the session ended")
+
+
+def _check_origin(request: Request, gate: Gate) -> None:
+    """Raise `OriginRefused` for a browser page that is not ours or configured.
+
+    A page of somebody else's must not use what its visitor's browser can reach.
+    """
+    origin = request.headers.get("origin")
+    own = {f"http://{request.host}", f"https://{request.host}"}
+    if origin is not None and origin not in own and origin.lower() not in gate.origins:
+        raise errors.OriginRefused(origin=origin.encode(errors="replace").decode())
 
 
 def socket_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[object]]:
@@ -120,6 +164,7 @@ def socket_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[ob
         with ExitStack() as stack:
             upgrade = Upgrade(request, endpoint, gate, stack)
             try:
+                _check_origin(request, gate)
                 call = SocketCall(
                     services=gate.services,
                     principal=NOBODY,
@@ -150,7 +195,9 @@ def socket_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[ob
 async def _refusal(request: Request, endpoint: Endpoint, gate: Gate, error: Exception) -> object:
     if not hasattr(request.ctx, "principal"):
         try:
-            request.ctx.limits = await gate.requests.take("address", request.ctx.address)
+            request.ctx.limits = await gate.requests.take(
+                "address", network_of(request.ctx.address)
+            )
         except errors.RateLimited as limited:
             error = limited
     response = error_response(request, error)

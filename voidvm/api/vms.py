@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from voidvm import errors
+from voidvm.api.clients import check_permission
 from voidvm.api.paging import Page, PageQuery, page_of
 from voidvm.api.routing import Answer, Call, Nothing, endpoint
 from voidvm.domain.permission import Permission
@@ -96,11 +97,11 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
     also={200: Vm},
     done=("VM created.", "虚拟机已创建。"),
     errors=(
+        *_JOB,
         errors.UnknownOs,
         errors.ImageNotReady,
         errors.NameTaken,
         errors.QuotaExceeded,
-        errors.NoSpace,
         errors.VmStartFailed,
         errors.NotEnoughMemory,
         errors.PortInUse,
@@ -108,7 +109,9 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
     ),
 )
 async def create_vm(call: Call[VmCreate, CreateQuery]) -> Answer:
-    """Create a VM, and start it if the body says so."""
+    """Create a VM, and start it if the body says so, which needs `vm:start` too."""
+    if call.body.start:
+        check_permission(call.principal, Permission.VM_START)
     if call.query.dry_run:
         record = await call.services.creation.create(call.principal, call.body, is_dry_run=True)
         return Answer(data=show(record), status=200)
@@ -130,7 +133,8 @@ _CHANGE_ERRORS = (
     errors.QuotaExceeded,
     errors.PreconditionFailed,
     errors.CommandFailed,
-    errors.NoSpace,
+    errors.VmUnresponsive,
+    errors.VmStateConflict,
 )
 
 
@@ -173,10 +177,8 @@ async def put_vm_config(call: Call[VmPatch, Nothing]) -> Answer:
     query=DeleteQuery,
     done=("VM deleted.", "虚拟机已删除。"),
     errors=(
-        errors.VmNotFound,
+        *_JOB,
         errors.VmAlreadyRunning,
-        errors.VmBusy,
-        errors.VmUnresponsive,
         errors.PreconditionFailed,
     ),
 )

@@ -19,8 +19,8 @@ Username = Annotated[
     Meta(
         min_length=1,
         max_length=63,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$",
-        description="Letters and digits, '.', '_', '@', '-'; the same in any case.",
+        pattern=r"^(?!usr-[0-9a-fA-F]{12}$)[A-Za-z0-9][A-Za-z0-9._@-]*(?!\n)$",
+        description="Letters and digits, '.', '_', '@', '-'; the same in any case; no user's id.",
         examples=["ada"],
     ),
 ]
@@ -28,7 +28,12 @@ Password = Annotated[
     str, Meta(min_length=8, max_length=1024, description="At least 8 characters, of any kind.")
 ]
 Email = Annotated[
-    str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")
+    str,
+    Meta(
+        min_length=3,
+        max_length=254,
+        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+(?!\n)$",
+    ),
 ]
 PlanName = Annotated[
     str, Meta(min_length=1, max_length=63, description="A plan of the configuration, or unlimited.")
@@ -146,8 +151,8 @@ class MePatch(Value, frozen=True, kw_only=True):
 class Principal(Struct, frozen=True, kw_only=True):
     """The caller of one request, as its credential showed.
 
-    `session_id` is the session's or the API token's id. `is_restricted`: the credential carries
-    less than its user may, or the user must change its password first.
+    `session_id` is the session's or the API token's id. `is_restricted`: it is an API token with
+    permissions of its own.
     """
 
     user_id: str

@@ -19,11 +19,22 @@ class AuditEntry(Value, frozen=True, kw_only=True):
     at: datetime
     level: Level
     user_id: str | None
-    username: Annotated[str | None, Meta(description="As it was then, or as it was claimed.")]
+    username: Annotated[
+        str | None,
+        Meta(
+            description="As it was then; of a sign-in that failed, who was meant, if there is one."
+        ),
+    ]
     address: str
     action: Annotated[str, Meta(description="The operation's id in the OpenAPI document.")]
     target: Annotated[str | None, Meta(description="The object, as the path or answer names it.")]
-    status: Annotated[int, Meta(description="The HTTP status of the answer.")]
+    status: Annotated[
+        int,
+        Meta(
+            description="The HTTP status of the answer; 101: a socket was opened; 499: the caller "
+            "hung up before the answer, and what was begun may well have been done."
+        ),
+    ]
     code: Annotated[str | None, Meta(description="The error's code, null for a success.")]
     request_id: str
 

@@ -36,7 +36,7 @@ DESCRIPTIONS: Final[dict[Permission, str]] = {
     Permission.VM_START: "Start, restart, reset and resume VMs.",
     Permission.VM_STOP: "Stop and pause VMs.",
     Permission.VM_CONSOLE: "Read and type on consoles.",
-    Permission.IMAGE_READ: "See and use images.",
+    Permission.IMAGE_READ: "See images and the catalogue.",
     Permission.IMAGE_WRITE: "Bring in, change and delete images.",
     Permission.SNAPSHOT_WRITE: "Make, restore and delete snapshots.",
     Permission.NETWORK_WRITE: "Make, change and delete networks.",
@@ -59,7 +59,7 @@ ALL: Final = "*"
 Grant = Annotated[
     str,
     Meta(
-        pattern="^(" + "|".join([r"\*", *Permission]) + ")$",
+        pattern="^(" + "|".join([r"\*", *Permission]) + r")(?!\n)$",
         description="A name of GET /permissions, or * for all.",
     ),
 ]

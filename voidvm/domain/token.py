@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from voidvm.domain.permission import Grant, Permission
 from voidvm.domain.vm import Value
 
-TokenName = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f]*$")]
+TokenName = Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
 
 
 class ApiToken(Value, frozen=True, kw_only=True):

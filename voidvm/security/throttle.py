@@ -30,15 +30,16 @@ class LoginThrottle:
         self._attempts = attempts
         self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
 
-    def check(self, account: str, address: str) -> None:
-        """Raise `RateLimited` with the seconds to wait; known and unknown accounts alike."""
+    def begin(self, account: str, address: str) -> None:
+        """Count an attempt as a failure until `succeeded` says otherwise.
+
+        It is counted before the password is looked at, so that many at once are no way around.
+        Raises `RateLimited` with the seconds to wait; known and unknown accounts alike.
+        """
         wait = max((self._wait(key, free) for key, free in self._keys(account, address)), default=0)
         if wait > 0:
             seconds = max(1, round(wait + 0.5))
             raise RateLimited(f"try again in {seconds} s", retry_after=seconds)
-
-    def failed(self, account: str, address: str) -> None:
-        """Note a failure."""
         now = time.monotonic()
         for key, _ in self._keys(account, address):
             record = self._records.pop(key, None) or _Record()
@@ -51,13 +52,17 @@ class LoginThrottle:
             self._records.popitem(last=False)
 
     def succeeded(self, account: str, address: str) -> None:
-        """Forget the failures of this person at this address."""
-        self._records.pop((account.casefold(), address), None)
+        """Forget the failures of this person at this address, and that this was one."""
+        for number, (key, _) in enumerate(self._keys(account, address)):
+            if number == 0:
+                self._records.pop(key, None)
+            elif (record := self._records.get(key)) is not None:
+                record.failures -= 1
 
     def _keys(self, account: str, address: str) -> list[tuple[tuple[str, str], int]]:
         if not self._attempts:
             return []
-        name = account.casefold()[:255]
+        name = account.casefold()
         return [
             ((name, address), self._attempts),
             ((name, ""), self._attempts * _SPREAD),

@@ -125,4 +125,5 @@ def is_api_token(token: str) -> bool:
 
 def fingerprint(token: str) -> str:
     """What is kept of a token: enough to know it again, too little to use it."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    # Headers that are no UTF-8 reach us as lone surrogates.
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

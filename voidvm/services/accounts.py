@@ -79,10 +79,18 @@ class Accounts:
         log.info("made the user '%s'", ADMIN)
 
     async def admin_has_default_password(self) -> bool:
-        """Whether anybody could sign in as `admin`."""
-        user = await self._users.find(ADMIN)
-        known = user.password_hash if user else None
+        """Whether anybody could sign in as the first user, whatever it is called by now.
+
+        Nobody else can have that password: as a new one it is refused.
+        """
+        users, _ = await self._users.page(role=None, status=None, page=1, limit=1)
+        known = users[0].password_hash if users else None
         return await self._passwords.verify(known, DEFAULT_ADMIN_PASSWORD)
+
+    async def known_name(self, username: str) -> str | None:
+        """The name of a user; None for nobody's: what somebody typed there may be a secret."""
+        user = await self._users.find(username)
+        return user.username if user else None
 
     async def login(self, username: str, password: str, *, address: str) -> Login:
         """A new session.
@@ -90,28 +98,27 @@ class Accounts:
         Raises `InvalidCredentials`, as slowly for unknown users as for known, and `RateLimited`
         after too many failures.
         """
-        self._throttle.check(username, address)
+        self._throttle.begin(username, address)
         user = await self._users.find(username)
         if user is not None and user.username.casefold() != username.casefold():
             user = None  # an id is no name to sign in with
         known = user.password_hash if user else None
         fits = await self._passwords.verify(known, password)
         if user is None or not fits or user.status != "active":
-            self._throttle.failed(username, address)
             raise InvalidCredentials
-        self._throttle.succeeded(username, address)
         now = datetime.now(UTC)
         session_id = secrets.token_hex(12)
         token = new_refresh_token(session_id)
-        await self._sessions.insert(
-            Session(
-                id=session_id,
-                user_id=user.id,
-                refresh_hash=fingerprint(token),
-                created_at=now,
-                expires_at=now + timedelta(seconds=self._settings.refresh_ttl),
-            )
+        session = Session(
+            id=session_id,
+            user_id=user.id,
+            refresh_hash=fingerprint(token),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._settings.refresh_ttl),
         )
+        if not await self._sessions.insert(session, password_hash=user.password_hash):
+            raise InvalidCredentials
+        self._throttle.succeeded(username, address)
         await self._users.set_last_login(user.id, now)
         warnings = []
         if user.role == "admin" and password == DEFAULT_ADMIN_PASSWORD:

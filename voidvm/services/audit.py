@@ -11,9 +11,11 @@ import msgspec
 
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, Level
+from voidvm.logs import AUDIT
 from voidvm.store.audit import AuditStore
 
-log = logging.getLogger("voidvm.audit")
+log = logging.getLogger(__name__)
+lines = logging.getLogger(AUDIT)
 
 # Waiting to be written; more can only gather while the disk is full.
 QUEUE_MAX = 10_000
@@ -34,7 +36,7 @@ class Audit:
         # ASCII only: nothing in a name can end the line or steer a terminal.
         line = msgspec.to_builtins(entry)
         del line["id"]  # given by the database, later
-        log.info("%s", json.dumps(line, ensure_ascii=True))
+        lines.info("%s", json.dumps(line, ensure_ascii=True))
         if len(self._queue) >= QUEUE_MAX:
             return
         self._queue.append(entry)

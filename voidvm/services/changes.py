@@ -59,12 +59,14 @@ class Changes:
         record = await self._vms.find(principal, ref)
         machine = self._fleet.get(record.id)
         return await machine.perform(
-            "update", lambda: self._change(principal, record, patch, precondition)
+            "update", lambda: self._change(principal, record.id, patch, precondition)
         )
 
     async def _change(
-        self, principal: Principal, record: VmRecord, patch: VmPatch, precondition: Precondition
+        self, principal: Principal, vm_id: str, patch: VmPatch, precondition: Precondition
     ) -> Vm:
+        # Read now that nobody else can change it.
+        record = await self._vms.find(principal, vm_id)
         precondition.check(record.id, record.updated_at)
         await self._check(principal, record, patch)
         changes = {
@@ -85,11 +87,15 @@ class Changes:
             sized = stored if size is None else _with_size(stored, size)
             return msgspec.structs.replace(sized, hardware=changed, **changes)
 
-        # The row first, for it holds the quota; a disk that cannot grow takes it back.
+        # The row first, for it holds the quota; a disk that cannot grow takes all of it back.
         stored = await self._store.change(record.id, update)
         if size is not None:
             first = record.disks[0]
-            await self._disks.grow(record, first.id, size=size, old=first.size)
+            try:
+                await self._disks.grow(record, first.id, size=size, old=first.size)
+            except BaseException:
+                await self._store.change(record.id, lambda now: _as_before(now, record))
+                raise
         self._fleet.get(record.id).state.label = stored.name
         return show(self._vms.fresh(stored))
 
@@ -121,6 +127,12 @@ class Changes:
         if not variables.exists():
             await asyncio.to_thread(shutil.copyfile, uefi_files()[1], variables)
             variables.chmod(0o600)
+
+
+def _as_before(record: VmRecord, before: VmRecord) -> VmRecord:
+    """What a patch may have changed, as it was."""
+    names = {"name", "description", "tags", "autostart", "restart_policy", "hardware", "disks"}
+    return msgspec.structs.replace(record, **{name: getattr(before, name) for name in names})
 
 
 def _with_size(record: VmRecord, size_gib: int) -> VmRecord:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from voidvm.bus import AccessChanged, Bus
+from voidvm.config import DEFAULT_ADMIN_PASSWORD
 from voidvm.domain.account import (
     Me,
     MePatch,
@@ -31,6 +33,7 @@ from voidvm.errors import (
     ValidationFailed,
 )
 from voidvm.security.passwords import Passwords
+from voidvm.security.throttle import LoginThrottle
 from voidvm.services.accounts import new_user_id
 from voidvm.store.users import UserStore
 
@@ -41,9 +44,18 @@ _ACCESS = frozenset({"password_hash", "role", "permissions", "status", "must_cha
 class Users:
     """The use cases around users."""
 
-    def __init__(self, users: UserStore, *, passwords: Passwords, plans: Plans, bus: Bus) -> None:
+    def __init__(
+        self,
+        users: UserStore,
+        *,
+        passwords: Passwords,
+        throttle: LoginThrottle,
+        plans: Plans,
+        bus: Bus,
+    ) -> None:
         self._users = users
         self._passwords = passwords
+        self._throttle = throttle
         self._plans = plans
         self._bus = bus
 
@@ -65,6 +77,7 @@ class Users:
         """Make a user. Raises `NameTaken`, `ValidationFailed`."""
         permissions = _permissions(wanted.permissions, role=wanted.role)
         self._check_plan(wanted.plan)
+        _check_password(wanted.password, field="password")
         now = datetime.now(UTC)
         user = UserRecord(
             id=new_user_id(),
@@ -102,6 +115,7 @@ class Users:
         if patch.permissions is not UNSET:
             changes["permissions"] = _permissions(patch.permissions, role=role)
         if patch.password is not UNSET:
+            _check_password(patch.password, field="password")
             changes.pop("password")
             changes["password_hash"] = await self._passwords.hash(patch.password)
         return await self._change(
@@ -127,10 +141,7 @@ class Users:
     async def _heir(self, user: UserRecord, ref: str) -> UserRecord:
         heir = await self._users.find(ref)
         if heir is None or heir.id == user.id:
-            message = "must be another user's id or name"
-            raise ValidationFailed(
-                f"transferTo: {message}", errors=[FieldProblem("transferTo", message)]
-            )
+            _refuse("transferTo", "must be another user's id or name")
         return heir
 
     async def me(self, principal: Principal) -> Me:
@@ -147,12 +158,12 @@ class Users:
         )
 
     async def change_me(
-        self, principal: Principal, patch: MePatch, *, precondition: Precondition
+        self, principal: Principal, patch: MePatch, *, precondition: Precondition, address: str
     ) -> Me:
         """Change what everybody may change of itself; a new password ends the other sessions.
 
-        Raises `InvalidCredentials` when the current password is wrong, and `Forbidden` for an API
-        token that carries less than its user may.
+        Raises `InvalidCredentials` when the current password is wrong, `RateLimited` after too
+        many of those, and `Forbidden` for an API token that carries less than its user may.
         """
         if principal.is_restricted:
             raise Forbidden("this API token may less than its user", permission=ALL)
@@ -163,13 +174,13 @@ class Users:
         if patch.language is not UNSET:
             changes["language"] = patch.language
         if not isinstance(patch.password, UnsetType):
+            self._throttle.begin(user.username, address)
             if not await self._passwords.verify(user.password_hash, patch.password.current):
                 raise InvalidCredentials("the current password is wrong")
+            self._throttle.succeeded(user.username, address)
             if patch.password.new == patch.password.current:
-                message = "must differ from the current one"
-                raise ValidationFailed(
-                    f"password.new: {message}", errors=[FieldProblem("password.new", message)]
-                )
+                _refuse("password.new", "must differ from the current one")
+            _check_password(patch.password.new, field="password.new")
             changes["password_hash"] = await self._passwords.hash(patch.password.new)
             changes["must_change_password"] = False
         elif user.must_change_password:
@@ -185,7 +196,11 @@ class Users:
         precondition: Precondition,
         but: str | None,
     ) -> UserRecord:
+        before = user
+
         def update(stored: UserRecord) -> UserRecord:
+            nonlocal before
+            before = stored
             precondition.check(stored.id, stored.updated_at)
             return msgspec.structs.replace(stored, **changes)
 
@@ -196,9 +211,12 @@ class Users:
             ends_sessions="password_hash" in changes or is_locked_out,
             ends_sessions_but=None if is_locked_out else but,
         )
-        if any(getattr(changed, name) != getattr(user, name) for name in _ACCESS):
-            only_password = changed.effective == user.effective and changed.status == user.status
-            self._bus.publish(AccessChanged(user_id=user.id, but=but if only_password else None))
+        different = {name for name in _ACCESS if getattr(changed, name) != getattr(before, name)}
+        if different:
+            # Who changes its own password stays; who gives itself less access does not.
+            stays = different <= {"password_hash", "must_change_password"}
+            stays = stays and not changed.must_change_password
+            self._bus.publish(AccessChanged(user_id=user.id, but=but if stays else None))
         return changed
 
     async def _self(self, principal: Principal) -> UserRecord:
@@ -213,8 +231,7 @@ class Users:
 
     def _check_plan(self, plan: str) -> None:
         if plan not in self._plans.names:
-            message = f"must be one of {', '.join(self._plans.names)}"
-            raise ValidationFailed(f"plan: {message}", errors=[FieldProblem("plan", message)])
+            _refuse("plan", f"must be one of {', '.join(self._plans.names)}")
 
 
 def _permissions(
@@ -224,8 +241,14 @@ def _permissions(
         return None
     found = frozenset(Permission(name) for name in wanted)
     if more := sorted(found - ROLE_PERMISSIONS[role]):
-        message = f"the role '{role}' has no {', '.join(more)}"
-        raise ValidationFailed(
-            f"permissions: {message}", errors=[FieldProblem("permissions", message)]
-        )
+        _refuse("permissions", f"the role '{role}' has no {', '.join(more)}")
     return found
+
+
+def _check_password(password: str, *, field: str) -> None:
+    if password == DEFAULT_ADMIN_PASSWORD:
+        _refuse(field, "must not be the default one, which everybody knows")
+
+
+def _refuse(field: str, message: str) -> NoReturn:
+    raise ValidationFailed(f"{field}: {message}", errors=[FieldProblem(field, message)])

@@ -126,9 +126,14 @@ class Vms:
             await machine.force_stop()
             # A graceful stop that waited for the guest has just been answered, too.
             await machine.settled()
-        await machine.perform("delete", lambda: self._delete(record))
+        await machine.perform("delete", lambda: self._delete(record.id, precondition))
 
-    async def _delete(self, record: VmRecord) -> None:
+    async def _delete(self, vm_id: str, precondition: Precondition) -> None:
+        record = await self._store.get(vm_id)
+        if record is None:
+            raise VmNotFound(vm=vm_id)
+        # Again, now that nobody can change it meanwhile.
+        precondition.check(record.id, record.updated_at)
         machine = self._fleet.get(record.id)
         if machine.has_process or machine.status in WITH_PROCESS:
             raise VmAlreadyRunning(

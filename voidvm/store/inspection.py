@@ -53,7 +53,7 @@ def _look(path: Path, connection: sqlite3.Connection) -> Inspection:
     if version == 0:
         return Inspection(version=0, vms=0, admin_hash=None, images={})
     admin = connection.execute(
-        "SELECT password_hash FROM users WHERE username = 'admin'"
+        "SELECT password_hash FROM users ORDER BY created_at, id LIMIT 1"
     ).fetchone()
     disks = connection.execute(
         "SELECT os, id FROM images WHERE os IS NOT NULL AND kind = 'disk' AND public"

@@ -67,6 +67,10 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE users ADD COLUMN language TEXT;
     ALTER TABLE users ADD COLUMN updated_at TEXT NOT NULL DEFAULT '';
     UPDATE users SET updated_at = created_at;
+    UPDATE users SET username = username || '-' || substr(id, -12) WHERE EXISTS (
+        SELECT 1 FROM users other WHERE other.username = users.username COLLATE NOCASE
+        AND (other.created_at, other.id) < (users.created_at, users.id)
+    );
     CREATE UNIQUE INDEX users_by_name ON users (username COLLATE NOCASE);
     CREATE INDEX sessions_by_user ON sessions (user_id);
     CREATE TABLE api_tokens (

@@ -32,25 +32,31 @@ class SessionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, session: Session) -> None:
-        """Add a session, and forget those that ran out."""
+    async def insert(self, session: Session, *, password_hash: str) -> bool:
+        """Add a session, and forget those that ran out.
 
-        async def work(transaction: Transaction) -> None:
+        False: meanwhile the user is gone, disabled or has another password.
+        """
+
+        async def work(transaction: Transaction) -> bool:
             await transaction.execute(
                 "DELETE FROM sessions WHERE expires_at < ?", (stamp(datetime.now(UTC)),)
             )
-            await transaction.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, NULL)",
+            inserted = await transaction.execute(
+                "INSERT INTO sessions SELECT ?, id, ?, ?, ?, NULL FROM users"
+                " WHERE id = ? AND password_hash = ? AND status = 'active'",
                 (
                     session.id,
-                    session.user_id,
                     session.refresh_hash,
                     stamp(session.created_at),
                     stamp(session.expires_at),
+                    session.user_id,
+                    password_hash,
                 ),
             )
+            return inserted == 1
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def get(self, session_id: str) -> Session | None:
         """A session by id."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from voidvm.domain.token import ApiTokenRecord
-from voidvm.errors import NameTaken
+from voidvm.errors import NameTaken, NoSpace
 from voidvm.store.database import Database, Row, Transaction
 from voidvm.store.values import moment, permission_set, permission_text, stamp
 
@@ -62,7 +63,10 @@ class TokenStore:
         return [_token(row) for row in rows]
 
     async def note_use(self, token: ApiTokenRecord) -> None:
-        """Note that it was used just now, unless that was noted a moment ago."""
+        """Note that it was used just now, unless that was noted a moment ago.
+
+        On a full disk it is not noted; that is no reason to refuse who carries it.
+        """
         now = datetime.now(UTC)
         if token.last_used_at is not None and now - token.last_used_at < _NOTE_USE_EVERY:
             return
@@ -72,7 +76,8 @@ class TokenStore:
                 "UPDATE api_tokens SET last_used_at = ? WHERE id = ?", (stamp(now), token.id)
             )
 
-        await self._database.write(work)
+        with suppress(NoSpace):
+            await self._database.write(work)
 
     async def delete(self, token_id: str, *, user_id: str) -> bool:
         """Forget a user's token; False when there is none."""

@@ -144,6 +144,10 @@ class UserStore:
             if (vms or images) and transfer_to is None:
                 raise UserOwnsObjects(f"{len(vms)} VMs, {len(images)} images", user=user.username)
             if transfer_to is not None:
+                if not await transaction.query(
+                    "SELECT 1 FROM users WHERE id = ?", (transfer_to.id,)
+                ):
+                    raise UserNotFound(user=transfer_to.username)
                 await check_transfer(
                     transaction, self._plans, user_id=user_id, heir_id=transfer_to.id
                 )
@@ -165,10 +169,16 @@ async def _transfer(transaction: Transaction, user_id: str, heir_id: str) -> Non
     )
     if clashes:
         raise NameTaken(name=clashes[0]["name"])
-    for table in ("vms", "images"):
-        await transaction.execute(
-            f"UPDATE {table} SET owner_id = ? WHERE owner_id = ?", (heir_id, user_id)
-        )
+    # Another owner is another version of the VM: its ETag says so.
+    await transaction.execute(
+        "UPDATE vms SET owner_id = ?, updated_at = ? WHERE owner_id = ?",
+        (heir_id, stamp(datetime.now(UTC)), user_id),
+    )
+    await transaction.execute(
+        "UPDATE images SET owner_id = ?1,"
+        " body = CAST(json_set(CAST(body AS TEXT), '$.owner', ?1) AS BLOB) WHERE owner_id = ?2",
+        (heir_id, user_id),
+    )
 
 
 async def _require_admin(transaction: Transaction, username: str) -> None:
