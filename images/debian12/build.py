@@ -18,7 +18,16 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))
 
-from recipelib import bootstrap, cpio, disk, gpt, grub, packages, recipe, tools  # noqa: E402
+from recipelib import (  # noqa: E402 - found only by now
+    bootstrap,
+    cpio,
+    disk,
+    gpt,
+    grub,
+    packages,
+    recipe,
+    tools,
+)
 
 _SUITE = "bookworm"
 _TOOLS = (

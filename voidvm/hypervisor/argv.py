@@ -38,6 +38,8 @@ def disk_node(disk: DiskFile, paths: Sequence[str]) -> dict[str, object]:
             "locking": "on",
             "read-only": not is_overlay,
         }
+        if is_overlay:
+            file["aio"] = disk.aio
         if is_overlay and disk.discard:
             file["discard"] = "unmap"
         # "backing" is always given: QEMU never follows what the guest's file says.
@@ -122,6 +124,7 @@ class _Arguments:
         self._guest = guest
         self._fds = fds
         self._sets = 0
+        self._sata_disks = 0
         self._is_pci = guest.machine != "microvm"
 
     def all(self) -> list[str]:
@@ -214,9 +217,15 @@ class _Arguments:
         if disk.bus == "virtio":
             device["driver"] = self._virtio("virtio-blk")
         elif disk.bus == "sata":
-            # q35 has an AHCI controller of its own; pc has IDE, with two places on each cable.
-            device |= {"driver": "ide-hd"}
+            device |= {"driver": "ide-hd", **self._next_sata_place()}
         return device
+
+    def _next_sata_place(self) -> dict[str, object]:
+        """q35 has an AHCI controller of six ports; pc has IDE, two places on each of two cables."""
+        number, self._sata_disks = self._sata_disks, self._sata_disks + 1
+        if self._guest.machine == "pc":
+            return {"bus": f"ide.{number // 2}", "unit": number % 2}
+        return {"bus": f"ide.{number}"}
 
     def _scsi(self) -> list[str]:
         # Always there: disks and CDs are plugged into it while the guest runs.

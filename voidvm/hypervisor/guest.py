@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from voidvm.hypervisor.aio import Aio
+
 
 class DiskFile(Struct, frozen=True, kw_only=True):
     """A disk: its files from the overlay down to the last backing file, and its boot place."""
@@ -17,6 +19,7 @@ class DiskFile(Struct, frozen=True, kw_only=True):
     bus: Literal["virtio", "scsi", "sata"] = "virtio"
     cache: Literal["none", "writeback", "unsafe"] = "writeback"
     discard: bool = True
+    aio: Aio = "threads"
 
 
 class CdFile(Struct, frozen=True, kw_only=True):

@@ -114,12 +114,14 @@ class QemuImg:
     async def measure(self, path: Path, *, source_format: DiskFormat) -> Measure:
         """How large a foreign disk becomes, one that `inspect` accepted. Raises `CommandFailed`."""
         with _foreign(path, self._identity) as fd:
-            return await self._measure(fd, source_format)
+            return await self._measure(fd, source_format, self._identity)
 
-    async def _measure(self, fd: int, source_format: DiskFormat) -> Measure:
+    async def _measure(
+        self, fd: int, source_format: DiskFormat, identity: Identity | None
+    ) -> Measure:
         text = await self._run(
             *("measure", "-f", source_format, "-O", "qcow2", "--output=json", _path(fd)),
-            cage=Cage(identity=self._identity, readable=(fd,)),
+            cage=Cage(identity=identity, readable=(fd,)),
             names={_path(fd): "the image"},
         )
         answer = json.loads(text)
@@ -132,8 +134,11 @@ class QemuImg:
         source_format: DiskFormat,
         target: Path,
         on_progress: Progress | None = None,
+        is_own: bool = False,
     ) -> int:
         """Copy a foreign disk, one that `inspect` accepted, into a fresh qcow2 file; its size.
+
+        An image of ours (`is_own`) keeps its owner meanwhile: others read it too.
 
         `target` appears whole and durable, or not at all: a copy that was cut off passes for an
         image, so it has the name `partial(target)` until it is complete. Cancelling ends
@@ -141,12 +146,13 @@ class QemuImg:
         fit, `CommandFailed` when qemu-img gives up.
         """
         part = partial(target)
+        identity = None if is_own else self._identity
         try:
-            with _foreign(source, self._identity) as fd:
-                measure = await self._measure(fd, source_format)
+            with _foreign(source, identity) as fd:
+                measure = await self._measure(fd, source_format, identity)
                 check_space(target.parent, measure.required_bytes)
-                with _fresh(part, self._identity) as out:
-                    await self._convert(fd, out, source_format, measure, on_progress)
+                with _fresh(part, identity) as out:
+                    await self._convert(fd, out, source_format, measure, identity, on_progress)
                     size = await asyncio.to_thread(_accept, out, measure)
             part.rename(target)
             await asyncio.to_thread(sync_folder, target.parent)
@@ -161,6 +167,7 @@ class QemuImg:
         out: int,
         source_format: DiskFormat,
         measure: Measure,
+        identity: Identity | None,
         on_progress: Progress | None,
     ) -> None:
         total = measure.required_bytes
@@ -174,7 +181,7 @@ class QemuImg:
             *("convert", "-p", "-f", source_format, "-O", "qcow2", "-o", "compat=1.1"),
             *(_path(source), _path(out)),
             limits=limits,
-            cage=Cage(identity=self._identity, readable=(source,), writable=(out,)),
+            cage=Cage(identity=identity, readable=(source,), writable=(out,)),
             names={_path(source): "the image", _path(out): "the copy"},
             on_output=shown.take,
         )

@@ -285,6 +285,7 @@ class Creation:
                 source_format="qcow2",
                 target=draft.disk(disk.id),
                 on_progress=progress.bytes if progress else None,
+                is_own=True,
             )
             await self._img.resize(draft.disk(disk.id), size_bytes=disk.size * GIB)
         else:

@@ -14,6 +14,7 @@ from voidvm.domain.account import Principal
 from voidvm.domain.disk import DISKS_MAX
 from voidvm.domain.vm import BootDevice, Disk, Endpoint, Network, VmRecord
 from voidvm.errors import CommandFailed, NotEnoughMemory
+from voidvm.hypervisor.aio import best_aio
 from voidvm.hypervisor.guest import (
     CdFile,
     DiskFile,
@@ -138,6 +139,7 @@ class Guests:
             bus=disk.bus,
             cache=disk.cache,
             discard=disk.discard,
+            aio=best_aio(is_direct=disk.cache == "none"),
         )
 
     async def _cds(

@@ -52,6 +52,8 @@ class Attachment:
     def __init__(self, state: VmState, *, paths: VmPaths, history_bytes: int) -> None:
         self.expected_end: str | None = None
         self.pause_reason: str | None = None
+        # What QEMU has still to close: see `hotplug.close_files`.
+        self.closing: set[str] = set()
         self._state = state
         self._paths = paths
         self._history_bytes = history_bytes
@@ -70,6 +72,11 @@ class Attachment:
     def has_process(self) -> bool:
         """Whether there is a QEMU."""
         return self._process is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the guest's CPUs run."""
+        return self._state.status is VmStatus.RUNNING
 
     @property
     def console(self) -> Console:
@@ -100,6 +107,7 @@ class Attachment:
         self._process = process
         self._is_ending = False
         self.expected_end = self.pause_reason = None
+        self.closing.clear()
         self._events.clear()
         process.exited.add_done_callback(self._on_exit)
 

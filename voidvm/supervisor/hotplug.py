@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from voidvm.errors import VoidVMError
+from voidvm.errors import CommandFailed, VoidVMError
 from voidvm.hypervisor.argv import cd_node, device_id, disk_device, disk_node
 from voidvm.hypervisor.guest import DiskFile
 from voidvm.supervisor.attachment import Attachment
 
 UNPLUG_S = 10.0
+INSERT_TRIES = 5
 _FDSET = re.compile(r"/dev/fdset/\d+")
 
 
@@ -35,7 +36,7 @@ async def plug_disk(hold: Attachment, disk: DiskFile) -> None:
     except VoidVMError:
         with suppress(VoidVMError):
             await hold.command("blockdev-del", {"node-name": disk.node})
-        await _close(hold, paths)
+        await close_files(hold, paths)
         raise
 
 
@@ -52,17 +53,36 @@ async def change_cd(hold: Attachment, drive: str, file: Path | None) -> None:
     """Put another CD into a drive, or none; the tray opens whatever the guest says."""
     tray = {"id": device_id(drive)}
     old = await _medium(hold, device_id(drive))
-    await hold.command("blockdev-open-tray", {**tray, "force": True})
+    # One command, for a guest may close the tray between two.
+    await hold.command("eject", {**tray, "force": True})
     if old is not None:
-        await hold.command("blockdev-remove-medium", tray)
         await _drop(hold, old)
     if file is None:
         return
     node = f"{drive}-{secrets.token_hex(3)}"
     path = await _hand_over(hold, file, is_writable=False)
-    await hold.command("blockdev-add", cd_node(node, path))
-    await hold.command("blockdev-insert-medium", {**tray, "node-name": node})
+    try:
+        await hold.command("blockdev-add", cd_node(node, path))
+        await _insert(hold, tray, node)
+    except VoidVMError:
+        with suppress(VoidVMError):
+            await hold.command("blockdev-del", {"node-name": node})
+        await close_files(hold, [path])
+        raise
     await hold.command("blockdev-close-tray", tray)
+
+
+async def _insert(hold: Attachment, tray: Mapping[str, object], node: str) -> None:
+    for left in reversed(range(INSERT_TRIES)):
+        try:
+            await hold.command("blockdev-insert-medium", {**tray, "node-name": node})
+        except CommandFailed:
+            # The guest was quicker and has closed the tray: firmware that looks for a boot disk.
+            if not left:
+                raise
+            await hold.command("eject", {**tray, "force": True})
+        else:
+            return
 
 
 async def _medium(hold: Attachment, device: str) -> str | None:
@@ -86,14 +106,21 @@ async def _drop(hold: Attachment, node: str) -> None:
     ]
     paths = _FDSET.findall(str(own))
     await hold.command("blockdev-del", {"node-name": node})
-    await _close(hold, paths)
+    await close_files(hold, paths)
 
 
-async def _close(hold: Attachment, paths: Iterable[str]) -> None:
-    """Close the descriptors that were handed over for these paths."""
-    for path in dict.fromkeys(paths):
+async def close_files(hold: Attachment, paths: Iterable[str] = ()) -> None:
+    """Close the descriptors that were handed over for these paths.
+
+    While the CPUs halt QEMU only notes that they may go (`monitor_fdset_cleanup`), so they are
+    named again when the CPUs run.
+    """
+    hold.closing.update(paths)
+    for path in tuple(hold.closing):
         with suppress(VoidVMError):
             await hold.command("remove-fd", {"fdset-id": int(path.rpartition("/")[2])})
+    if hold.is_running:
+        hold.closing.clear()
 
 
 async def _hand_over(hold: Attachment, file: Path, *, is_writable: bool) -> str:

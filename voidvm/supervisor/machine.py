@@ -264,6 +264,7 @@ class Machine:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
         await self._hold.command("cont")
         await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
+        await hotplug.close_files(self._hold)
         await self.state.recorded()
 
     async def resize_disk(self, node: str, *, size_bytes: int) -> None:
