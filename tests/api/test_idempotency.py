@@ -42,7 +42,7 @@ def keyed(api: Api, path: str, with_key: str, body: Json = None, **options: Any)
 
 
 def was_replayed(response: httpx.Response) -> bool:
-    return response.headers.get("idempotency-replayed") == "true"
+    return bool(response.headers.get("idempotency-replayed") == "true")
 
 
 def wanted() -> Json:
@@ -200,7 +200,7 @@ def test_of_two_bodies_at_once_one_is_done(ada: Person) -> None:
 @pytest.fixture
 def slow(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set: a disk's creation may end. The service's loop goes on meanwhile."""
-    create, may_end = local.services.vms._img.create, threading.Event()
+    create, may_end = local.services.creation._img.create, threading.Event()
     begun = threading.Event()
 
     async def slowly(target: Path, **options: Any) -> None:  # noqa: ANN401 - passed on
@@ -210,7 +210,7 @@ def slow(local: LocalService, monkeypatch: pytest.MonkeyPatch) -> Iterator[threa
         await asyncio.to_thread(may_end.wait, 10)
         await create(target, **options)
 
-    monkeypatch.setattr(local.services.vms._img, "create", slowly)
+    monkeypatch.setattr(local.services.creation._img, "create", slowly)
     may_end.begun = begun  # type: ignore[attr-defined]
     yield may_end
     may_end.set()
@@ -320,7 +320,7 @@ def test_answers_outlive_the_service(own_service: LocalService) -> None:
 
 def test_what_is_under_way_when_the_service_stops_is_kept(own_service: LocalService) -> None:
     api, body, with_key = own_service.api(), wanted(), key()
-    create, begun = own_service.services.vms._img.create, threading.Event()
+    create, begun = own_service.services.creation._img.create, threading.Event()
 
     async def slowly(target: Path, **options: Any) -> None:  # noqa: ANN401 - passed on
         import asyncio  # noqa: PLC0415 - in the service's loop
@@ -329,7 +329,7 @@ def test_what_is_under_way_when_the_service_stops_is_kept(own_service: LocalServ
         await asyncio.sleep(0.5)
         await create(target, **options)
 
-    own_service.services.vms._img.create = slowly  # type: ignore[method-assign]
+    own_service.services.creation._img.create = slowly  # type: ignore[method-assign, assignment]  # slower
     admin = Person(local=own_service, id="", username="admin", password="", login={}, api=api)
     connection = send_and_hang_up(own_service, admin, body, with_key)
     assert begun.wait(10)

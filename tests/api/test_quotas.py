@@ -140,7 +140,7 @@ def test_a_growth_that_fails_gives_all_of_it_back(
     async def fail(*_: object, **__: object) -> None:
         raise CommandFailed("no", tool="qemu-img")
 
-    monkeypatch.setattr(own.services.changes._img, "resize", fail)
+    monkeypatch.setattr(own.services.disks._img, "resize", fail)
     patch = {"name": "other", "cpu": 3, "disk": 9, "tags": ["x"], "description": "d"}
     ada.api.refused("PATCH", f"/vms/{vm['id']}", "COMMAND_FAILED", patch)
     after = ada.api.ok("GET", f"/vms/{vm['id']}")

@@ -170,7 +170,7 @@ def heir(api: Api, ada: Person) -> None:
     api.ok("DELETE", f"/users/{ada.id}", params={"transferTo": "admin"})
 
 
-AFTER = {
+AFTER: Json = {
     disable: {"SESSION_ENDED", "UNAUTHORIZED"},
     new_password: {"SESSION_ENDED"},
     fewer_permissions: {"FORBIDDEN"},
@@ -197,7 +197,8 @@ def test_a_change_takes_effect_at_once_on_open_sockets_too(
     path = f"/vms/{vm}/console/log"
     response = ada.api.call("GET", path)
     code = response.json()["error"]["code"] if response.is_error else None
-    assert code in AFTER[change]
+    expected = AFTER[change]
+    assert code in expected
 
 
 def test_a_harmless_change_closes_nothing(
@@ -257,7 +258,7 @@ def test_an_own_new_password_spares_the_own_session(
         console(local.url, vm, token=ada.api.token) as mine,
         console(local.url, vm, token=other.token) as theirs,
     ):
-        body = {"password": {"current": PASSWORD, "new": NEW}}
+        body: Json = {"password": {"current": PASSWORD, "new": NEW}}
         ada.api.ok("PATCH", "/auth/me", body)
         assert theirs.closed()[0] == 4408
         assert is_alive(mine)

@@ -462,9 +462,13 @@ def empty(_folder: Path) -> bytes:
     ],
 )
 def test_a_hostile_file_never_becomes_an_image(
-    service: Service, api: Api, web: WebServer, tmp_path: Path, make: object, codes: set[str]
+    service: Service,
+    api: Api,
+    web: WebServer,
+    tmp_path: Path,
+    make: Json,
+    codes: set[str],
 ) -> None:
-    assert callable(make)
     url = web.file(f"/{make.__name__}", make(tmp_path))
     found = ended(api, import_url(api, url, "hostile"))
     assert found["status"] == "failed", found

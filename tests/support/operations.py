@@ -59,7 +59,8 @@ def import_url(api: Api, url: str, name: str, **more: Json) -> str:
 def upload(api: Api, data: bytes, name: str, **more: Json) -> str:
     """Send an image in one piece; the id of the operation that goes on with it."""
     begun = api.ok("POST", "/images/uploads", {"name": name, "sizeBytes": len(data), **more})
-    return append(api, begun["uploadId"], 0, data)["operationId"]
+    operation_id: str = append(api, begun["uploadId"], 0, data)["operationId"]
+    return operation_id
 
 
 def append(api: Api, upload_id: str, offset: int, data: bytes) -> Json:
@@ -76,6 +77,7 @@ def append(api: Api, upload_id: str, offset: int, data: bytes) -> Json:
 
 def image_file(service: Service, image: Json) -> Path:
     """The file behind an image."""
+    file: Path
     (file,) = (service.data / "images" / image["id"]).iterdir()
     return file
 

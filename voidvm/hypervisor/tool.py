@@ -19,6 +19,8 @@ _CAGE = Path(__file__).with_name("cage.py")
 # What a program needs to start: itself, its libraries, the loader's list of them.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache")
 
+# Each of malloc's arenas would reserve 64 MiB of the address space that is limited.
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 _OUTPUT_KEPT_BYTES = 1_048_576
 _SAID_KEPT_BYTES = 16_384
 _CHUNK_BYTES = 65_536
@@ -103,7 +105,7 @@ async def run(
             stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(*cage.readable, *cage.writable) if cage else (),
-            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"},
+            env=_ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
             cwd="/",
             start_new_session=True,
         )

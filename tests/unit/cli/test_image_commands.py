@@ -100,7 +100,7 @@ def test_a_disk_that_needs_another_file_is_refused(
         (("add", "--os", "tinny", "x"), 2, "Did you mean tiny?"),
         (("add", "--os", "tiny", "/nowhere"), 2, "cannot read /nowhere"),
         (("add", "--os", "tiny"), 2, "Missing argument"),
-        (("build", "nothing"), 3, "recipes: tiny"),
+        (("build", "nothing"), 3, "recipes: debian12, tiny"),
         (("build", "../tiny"), 3, "There is no image"),
     ],
 )

@@ -25,6 +25,7 @@ from voidvm.services.checkup_state import lock_holder
 from voidvm.services.recipes import add_image
 from voidvm.store.database import Database, Transaction
 from voidvm.store.inspection import inspect
+from voidvm.store.migrations import MIGRATIONS
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ async def test_a_running_services_database_is_read_and_not_changed(folder: Path)
         service.api().ok("POST", "/vms", {"name": "one", "disk": 1})
         before = _content(service.settings.data_dir)
         found = await _look(folder, VOIDVM_STORAGE__DATA_DIR=str(service.settings.data_dir))
-        assert found["database"].detail == "version 1, 1 VMs"
+        assert found["database"].detail == f"version {len(MIGRATIONS)}, 1 VMs"
         assert found["admin password"].detail == "'admin' has the default password"
         assert found["signing key"].verdict == "ok"
         assert _content(service.settings.data_dir) == before
@@ -201,7 +202,8 @@ async def test_what_a_killed_service_left_in_its_log_counts(folder: Path) -> Non
 
     async def work(transaction: Transaction) -> None:
         await transaction.execute(
-            "INSERT INTO users VALUES ('u', 'admin', NULL, 'admin', 'p', 'active', 'h', NULL, 't')"
+            "INSERT INTO users (id, username, role, plan, status, password_hash, created_at)"
+            " VALUES ('u', 'admin', 'admin', 'p', 'active', 'h', 't')"
         )
 
     await database.write(work)
@@ -253,7 +255,8 @@ async def test_a_password_that_was_changed_is_known_by_its_hash(folder: Path) ->
 
     async def work(transaction: Transaction) -> None:
         await transaction.execute(
-            "INSERT INTO users VALUES ('u', 'admin', NULL, 'admin', 'p', 'active', ?, NULL, 't')",
+            "INSERT INTO users (id, username, role, plan, status, password_hash, created_at)"
+            " VALUES ('u', 'admin', 'admin', 'p', 'active', ?, 't')",
             (secret,),
         )
 
