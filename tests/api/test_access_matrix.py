@@ -32,6 +32,7 @@ CLOSED_TO_PARTS = {
     "PATCH /auth/me",
     "POST /auth/tokens",
     "DELETE /auth/tokens/{token}",
+    "DELETE /operations/{operation}",
 }
 
 
@@ -39,7 +40,12 @@ class Case(msgspec.Struct, frozen=True):
     access: Permission | Access
     body: Callable[[], Json] | None = None
     query: Json = {}
+    raw: Json = {}
 
+
+ISO = "matrix-iso"
+NO_SUCH_PLACE = "http://127.0.0.1:1/image"
+STREAM = {"content-type": "application/offset+octet-stream", "upload-offset": "0"}
 
 CASES: dict[str, Case] = {
     "GET /health": Case(PUBLIC),
@@ -68,6 +74,27 @@ CASES: dict[str, Case] = {
     "GET /images": Case(P.IMAGE_READ),
     "GET /images/catalog": Case(P.IMAGE_READ),
     "GET /images/{image}": Case(P.IMAGE_READ),
+    "POST /images": Case(
+        P.IMAGE_WRITE, lambda: {"name": secrets.token_hex(4), "url": NO_SUCH_PLACE}
+    ),
+    "PATCH /images/{image}": Case(P.IMAGE_WRITE, lambda: {"name": secrets.token_hex(4)}),
+    "DELETE /images/{image}": Case(P.IMAGE_WRITE),
+    "POST /images/uploads": Case(
+        P.IMAGE_WRITE, lambda: {"name": secrets.token_hex(4), "sizeBytes": 10}
+    ),
+    "GET /images/uploads/{upload}": Case(P.IMAGE_WRITE),
+    "PATCH /images/uploads/{upload}": Case(P.IMAGE_WRITE, raw={"content": b"x", "headers": STREAM}),
+    "DELETE /images/uploads/{upload}": Case(P.IMAGE_WRITE),
+    "GET /operations": Case(SIGNED_IN),
+    "GET /operations/{operation}": Case(SIGNED_IN),
+    "DELETE /operations/{operation}": Case(SIGNED_IN),
+    "GET /system/info": Case(P.SYSTEM_READ),
+    "GET /vms/{vm}/disks": Case(P.VM_READ),
+    "POST /vms/{vm}/disks": Case(P.VM_UPDATE, lambda: {"size": 1}),
+    "POST /vms/{vm}/disks/{disk}/expand": Case(P.VM_UPDATE, lambda: {"size": 2}),
+    "DELETE /vms/{vm}/disks/{disk}": Case(P.VM_UPDATE),
+    "PUT /vms/{vm}/iso": Case(P.VM_UPDATE, lambda: {"image": ISO}),
+    "DELETE /vms/{vm}/iso": Case(P.VM_UPDATE),
     "GET /vms": Case(P.VM_READ),
     "POST /vms": Case(P.VM_CREATE, lambda: {"name": "m" + secrets.token_hex(4), "disk": 1}),
     "GET /vms/{vm}": Case(P.VM_READ),
@@ -95,7 +122,8 @@ def shown(endpoint: Endpoint) -> str:
 
 CLOSED = [one for one in ENDPOINTS if CASES.get(shown(one), Case(SIGNED_IN)).access is not PUBLIC]
 WITH_PERMISSION = [one for one in CLOSED if isinstance(one.access, Permission)]
-OWNED = [one for one in CLOSED if {"vm", "image", "token"} & set(one.parameters)]
+OWNED_KINDS = {"vm", "image", "token", "upload", "operation"}
+OWNED = [one for one in CLOSED if OWNED_KINDS & set(one.parameters)]
 
 every = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=shown)
 every_closed = pytest.mark.parametrize("endpoint", CLOSED, ids=shown)
@@ -114,20 +142,23 @@ class World:
         self._tokens: dict[str, Api] = {}
         self._kept: dict[str, str] = {}
         self.image = self._private_image()
+        self._insert(name=ISO, kind="iso", format="iso", owner=None, public=True)
 
     def _private_image(self) -> str:
+        name = secrets.token_hex(4)
+        return self._insert(
+            name=name, kind="kernel", format="raw", owner=self.owner.id, public=False
+        )
+
+    def _insert(self, **fields: Json) -> str:
         image = Image(
             id="img-" + secrets.token_hex(6),
-            name=secrets.token_hex(4),
-            kind="kernel",
-            format="raw",
             size_bytes=1,
             virtual_size_bytes=1,
             checksum="",
             os=None,
-            owner=self.owner.id,
-            public=False,
             created_at=datetime.now(UTC),
+            **fields,
         )
         self.local.run(self.local.services.images._store.insert(image))
         return image.id
@@ -144,17 +175,34 @@ class World:
         made: dict[str, Callable[[], str]] = {
             "vm": lambda: owner.api.create("m" + secrets.token_hex(4), os=None)["id"],
             "token": lambda: owner.token()["id"],
-            "image": lambda: self.image,
+            "image": self._private_image,
+            "upload": lambda: owner.api.ok(
+                "POST", "/images/uploads", {"name": secrets.token_hex(4), "sizeBytes": 10}
+            )["uploadId"],
+            "operation": lambda: _operation(owner.api),
             "user": lambda: person(self.local, self.admin).id,
             "file": lambda: "start.js",
         }
-        return {name: made[name]() for name in endpoint.parameters}
+        found = {name: made[name]() for name in endpoint.parameters if name != "disk"}
+        if "disk" in endpoint.parameters:
+            vm = found["vm"]
+            found["disk"] = owner.api.ok("POST", f"/vms/{vm}/disks", {"size": 1})["id"]
+        return found
 
     def kept(self, endpoint: Endpoint) -> dict[str, str]:
         """The same of the owner's, for callers who must not be able to touch it."""
         if not self._kept.keys() >= set(endpoint.parameters):
             self._kept |= self.things(endpoint, self.owner)
         return {name: self._kept[name] for name in endpoint.parameters}
+
+
+def _operation(api: Api) -> str:
+    """A piece of work that is over in a moment, since its VM does not run."""
+    vm = api.create("m" + secrets.token_hex(4), os=None)["id"]
+    headers = {"prefer": "respond-async"}
+    response = api.call("POST", f"/vms/{vm}/reset", headers=headers)
+    operation: str = response.json()["data"]["id"]
+    return operation
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +228,7 @@ def attempt(
     outside = path.startswith(("/health", "/docs", "/metrics"))
     options: Json = {}
     if not is_bare:
-        options["params"] = case.query
+        options = {"params": case.query, **case.raw}
         if case.body is not None:
             options["json"] = case.body()
     response = api.call(endpoint.method, f"/{path}" if outside else path, **options)
@@ -214,6 +262,7 @@ def attempt_socket(local: LocalService, path: str, token: str | None) -> Outcome
 def ghosts(endpoint: Endpoint) -> dict[str, str]:
     """Ids of what has never been."""
     made = {"vm": "vm-", "token": "tok-", "image": "img-", "user": "usr-", "file": "none-"}
+    made |= {"upload": "up-", "operation": "op-", "disk": "disk"}
     return {name: made[name] + "0" * 12 for name in endpoint.parameters}
 
 
@@ -364,8 +413,8 @@ def test_somebody_elses_is_like_none(world: World, endpoint: Endpoint) -> None:
             attempt(world.local, endpoint, things, world.other.api, is_bare=is_bare)
             for things in (theirs, none)
         ]
-        if is_bare and seen[0].code == "VALIDATION_ERROR":
-            assert seen[1].code == "VALIDATION_ERROR"
+        if is_bare and seen[0].code in {"VALIDATION_ERROR", "UNSUPPORTED_MEDIA_TYPE"}:
+            assert seen[1].code == seen[0].code
             continue
         assert (seen[0].status, seen[0].headers) == (404, seen[1].headers)
         refs = (*theirs.values(), *none.values())

@@ -98,6 +98,8 @@ BODIES: dict[str, Json] = {
     "POST /vms": {"name": "x" * 64},
     "POST /users": {"username": "admin", "password": "long enough"},
     "POST /vms/{vm}/console/send": {"text": "x"},
+    "POST /vms/{vm}/disks": {"size": 1},
+    "POST /vms/{vm}/disks/{disk}/expand": {"size": 2},
 }
 
 
@@ -109,11 +111,15 @@ def test_every_post_honours_it(local: LocalService, api: Api, endpoint: Endpoint
         body = wanted()
     elif endpoint.path == "/auth/tokens":
         body = {"name": "one"}
+    elif endpoint.path == "/images":
+        body = {"name": wanted()["name"], "url": "http://127.0.0.1:1/image"}
+    elif endpoint.path == "/images/uploads":
+        body = {"name": wanted()["name"], "sizeBytes": 10}
     elif endpoint.path == "/auth/login":
         caller, body = api.as_user(None), {"username": ada.username, "password": PASSWORD}
     elif endpoint.path == "/auth/refresh":
         caller, body = api.as_user(None), {"refreshToken": ada.login["refreshToken"]}
-    path, with_key = endpoint.path.format(vm="vm-000000000000"), key()
+    path, with_key = endpoint.path.format(vm="vm-000000000000", disk="disk0"), key()
     first = keyed(caller, path, with_key, body)
     assert not was_replayed(first)
     if endpoint.path == "/auth/logout":

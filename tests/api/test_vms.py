@@ -59,7 +59,10 @@ def test_only_the_name_is_required(api: Api, name: str) -> None:
     )
     assert (vm["accelInUse"], vm["pending"], vm["needsRestart"]) == (None, {}, False)
     assert vm["disks"] == [
-        {"id": "disk0", "size": 10, "format": "qcow2", "bus": "virtio", "image": None}
+        {
+            **{"id": "disk0", "size": 10, "format": "qcow2", "bus": "virtio"},
+            **{"cache": "writeback", "discard": True, "image": None},
+        }
     ]
     assert vm["createdAt"] == vm["updatedAt"]
     assert api.ok("GET", f"/vms/{vm['id']}") == vm
@@ -111,6 +114,8 @@ def test_every_field_of_a_body_is_tried_here() -> None:
         "os",
         "image",
         "start",
+        "fullCopy",  # tests/real/test_creating.py
+        "cloudInit",  # tests/guest/test_debian12.py
     }
 
 

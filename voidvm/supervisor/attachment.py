@@ -304,6 +304,8 @@ class Attachment:
                 if usage.free >= SPACE_ENOUGH_BYTES and self._state.reason == NO_SPACE:
                     with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
                         await self.command("cont")
+        except FileNotFoundError:
+            pass  # the VM was deleted meanwhile
         finally:
             self._awaits_space = False
 
