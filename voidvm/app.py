@@ -29,6 +29,7 @@ from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
+from voidvm.services.reserve import Reserve
 from voidvm.store.database import Database, StoreError
 from voidvm.supervisor.paths import Layout
 
@@ -52,6 +53,8 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     """
     layout = _prepare(settings)
     with _locked(layout.lock):
+        reserve = Reserve(layout)
+        reserve.give_when_full()
         try:
             key = load_or_create_key(layout.key)
             identity = resolve_identity(settings.qemu.user)
@@ -70,6 +73,8 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
                 identity=identity,
                 accelerator=accelerator,
             )
+            parts.bus.subscribe(reserve.on_news)
+            reserve.take()
             accelerator.find_out_early()
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, parts.services.accounts)

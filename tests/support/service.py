@@ -152,16 +152,20 @@ class Service:
             if _is_qemu_of(process, str(self.run)) and process.is_running()
         ]
 
-    def close(self) -> None:
-        """End everything that was started here and remove the folders."""
-        if self._client is not None:
-            self._client.close()
+    def end_processes(self) -> None:
+        """End the service and every QEMU that it has started."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         for pid in self.qemus():
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.qemus(), timeout_s=10)
+
+    def close(self) -> None:
+        """End everything that was started here and remove the folders."""
+        if self._client is not None:
+            self._client.close()
+        self.end_processes()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

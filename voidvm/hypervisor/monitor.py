@@ -129,6 +129,16 @@ class Monitor:
         """QEMU's run state, as `query-status` names it: `running`, `paused`, `shutdown`, etc."""
         return str(_field(await self.execute("query-status"), "status"))
 
+    async def lacks_space(self) -> bool:
+        """Whether a disk waits for room on the host: its last write failed for that reason."""
+        answer = await self.execute("query-block")
+        devices = answer if isinstance(answer, list) else []
+        return any(
+            _field(device, "io-status") == "nospace"
+            for device in devices
+            if isinstance(device, dict) and "io-status" in device
+        )
+
     async def uuid(self) -> str:
         """The UUID of the guest behind this monitor."""
         return str(_field(await self.execute("query-uuid"), "UUID"))

@@ -22,4 +22,7 @@ class Space:
         """Raise `NoSpace` unless so much fits, with room to spare."""
         free = shutil.disk_usage(self._layout.data).free
         if free < wanted_bytes + SPARE_BYTES:
-            raise NoSpace(f"{wanted_bytes // 1024**2} MiB are wanted, {free // 1024**2} are free")
+            raise NoSpace(
+                f"{wanted_bytes // 1024**2} MiB are wanted and {SPARE_BYTES // 1024**2} must stay"
+                f" free; {free // 1024**2} are free"
+            )

@@ -149,10 +149,8 @@ class Attachment:
         elif state == "shutdown":
             self._finish_shutdown("guest-shutdown")
         elif state != "prelaunch":
-            # QEMU does not say again what kind of error it was.
-            known = self._state.reason or ""
-            is_known = state == "io-error" and known.startswith("io-error")
-            self._mark_paused(known if is_known else of_run_state(state))
+            is_full = state == "io-error" and await self.monitor.lacks_space()
+            self._mark_paused(NO_SPACE if is_full else of_run_state(state))
         elif self._state.status is VmStatus.PAUSED:
             pass  # a paused guest that was reset
         # An earlier service died between the spawn and `cont`: finish what it began.
