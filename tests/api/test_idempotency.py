@@ -42,7 +42,7 @@ def keyed(api: Api, path: str, with_key: str, body: Json = None, **options: Any)
 
 
 def was_replayed(response: httpx.Response) -> bool:
-    return response.headers.get("idempotency-replayed") == "true"
+    return bool(response.headers.get("idempotency-replayed") == "true")
 
 
 def wanted() -> Json:
@@ -329,7 +329,7 @@ def test_what_is_under_way_when_the_service_stops_is_kept(own_service: LocalServ
         await asyncio.sleep(0.5)
         await create(target, **options)
 
-    own_service.services.vms._img.create = slowly  # type: ignore[method-assign]
+    own_service.services.vms._img.create = slowly  # type: ignore[method-assign,assignment]
     admin = Person(local=own_service, id="", username="admin", password="", login={}, api=api)
     connection = send_and_hang_up(own_service, admin, body, with_key)
     assert begun.wait(10)

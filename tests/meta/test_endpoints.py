@@ -9,7 +9,7 @@ import pytest
 
 from voidvm.api import server
 from voidvm.api.routing import ENDPOINTS, Access, Endpoint
-from voidvm.domain.account import Permission
+from voidvm.domain.permission import Permission
 
 # What a stranger may call; each of them is here on purpose.
 PUBLIC = {
