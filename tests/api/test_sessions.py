@@ -170,7 +170,7 @@ def heir(api: Api, ada: Person) -> None:
     api.ok("DELETE", f"/users/{ada.id}", params={"transferTo": "admin"})
 
 
-AFTER: Json = {
+AFTER: dict[Callable[[Api, Person], None], set[str | None]] = {
     disable: {"SESSION_ENDED", "UNAUTHORIZED"},
     new_password: {"SESSION_ENDED"},
     fewer_permissions: {"FORBIDDEN"},
@@ -258,8 +258,8 @@ def test_an_own_new_password_spares_the_own_session(
         console(local.url, vm, token=ada.api.token) as mine,
         console(local.url, vm, token=other.token) as theirs,
     ):
-        body: Json = {"password": {"current": PASSWORD, "new": NEW}}
-        ada.api.ok("PATCH", "/auth/me", body)
+        change = {"password": {"current": PASSWORD, "new": NEW}}
+        ada.api.ok("PATCH", "/auth/me", change)
         assert theirs.closed()[0] == 4408
         assert is_alive(mine)
     ada.api.ok("GET", "/auth/me")

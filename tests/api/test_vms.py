@@ -60,8 +60,13 @@ def test_only_the_name_is_required(api: Api, name: str) -> None:
     assert (vm["accelInUse"], vm["pending"], vm["needsRestart"]) == (None, {}, False)
     assert vm["disks"] == [
         {
-            **{"id": "disk0", "size": 10, "format": "qcow2", "bus": "virtio"},
-            **{"cache": "writeback", "discard": True, "image": None},
+            "id": "disk0",
+            "size": 10,
+            "format": "qcow2",
+            "bus": "virtio",
+            "cache": "writeback",
+            "discard": True,
+            "image": None,
         }
     ]
     assert vm["createdAt"] == vm["updatedAt"]
