@@ -54,8 +54,9 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
     with _locked(layout.lock):
         try:
             key = load_or_create_key(layout.key)
-            database = await Database.open(layout.database)
             identity = resolve_identity(settings.qemu.user)
+            # Last: an open database must be closed again, or its threads keep the process alive.
+            database = await Database.open(layout.database)
         except (KeyUnusable, StoreError, ValueError) as error:
             raise StartRefused(str(error)) from error
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)

@@ -43,9 +43,7 @@ def twin(service: Service, vm: Mapping[str, Json], *, uuid: str, folder: Path) -
 
 
 def _nic(card: Mapping[str, Json]) -> Nic:
-    return Nic(
-        model=card["model"], mac=card["mac"], forwards=(), is_isolated=False, bootindex=None
-    )
+    return Nic(model=card["model"], mac=card["mac"], forwards=(), is_isolated=False, bootindex=None)
 
 
 def command_line(pid: int) -> list[str]:

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import psutil
 from msgspec import Struct
 
 from benchlib.figures import Figure, at_least, at_most, plain, ratio
@@ -101,14 +100,14 @@ def _let_read(ours: Service, log: Path, seconds: float, *, viewers: int) -> Phas
     consoles = [Console(ours, "flood") for _ in range(viewers)]
     try:
         _drain(consoles, SETTLE_S)
-        cpu = _cpu_seconds(ours.pid)
+        cpu = ours.cpu_seconds()
         begin, size = time.perf_counter(), log.stat().st_size
         read = _drain(consoles, seconds)
         took = time.perf_counter() - begin
         return Phase(
             (log.stat().st_size - size) / took,
             read / took / max(1, viewers),
-            (_cpu_seconds(ours.pid) - cpu) / took,
+            (ours.cpu_seconds() - cpu) / took,
         )
     finally:
         for console in consoles:
@@ -124,8 +123,3 @@ def _drain(consoles: list[Console], seconds: float) -> int:
         for console in select.select(consoles, [], [], left)[0]:
             size += console.take()
     return size
-
-
-def _cpu_seconds(pid: int) -> float:
-    used = psutil.Process(pid).cpu_times()
-    return used.user + used.system

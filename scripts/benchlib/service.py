@@ -152,12 +152,17 @@ class Service:
     def close(self) -> None:
         """End everything that was started here and remove the folders."""
         self.stop()
-        for process in self._guests():
+        for process in self.guests():
             process.kill()
             process.wait(timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _guests(self) -> list[psutil.Process]:
+    def cpu_seconds(self) -> float:
+        """How long the service has had a core so far."""
+        used = psutil.Process(self.pid).cpu_times()
+        return used.user + used.system
+
+    def guests(self) -> list[psutil.Process]:
         """The QEMUs of this service's VMs, by the ids of their folders."""
         names = {f"guest={path.name},debug-threads=on" for path in self.data.glob("vms/vm-*")}
         found = []

@@ -34,7 +34,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 def _compare(plan: Plan, ours: Service, bare: Bare) -> Figure:
     times: dict[str, list[float]] = {"service": [], "bare": []}
-    for number in range(plan.count(40, quick=3)):
+    for number in range(plan.count(60, quick=3)):
         order = ("service", "bare") if number % 2 else ("bare", "service")
         for side in order:
             if side == "service":

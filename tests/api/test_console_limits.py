@@ -121,9 +121,7 @@ def test_a_stalled_viewer_is_told_why(
     assert said > 0
 
 
-def test_a_ping_flood_is_held_back(
-    local: LocalService, running: str, attach: Attach
-) -> None:
+def test_a_ping_flood_is_held_back(local: LocalService, running: str, attach: Attach) -> None:
     raw = attach()
     before = memory()
     pings = frame(PING, b"x" * 100) * 2000
@@ -271,9 +269,7 @@ def test_a_message_in_pieces_is_one(running: str, qemu: FakeQemu, attach: Attach
     eventually(lambda: qemu.typed == b"a" + b"b" * 100 + b"c")
 
 
-def test_pieces_without_end_are_bounded(
-    local: LocalService, running: str, attach: Attach
-) -> None:
+def test_pieces_without_end_are_bounded(local: LocalService, running: str, attach: Attach) -> None:
     raw = attach()
     before = memory()
     with suppress(OSError):

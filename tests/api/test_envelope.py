@@ -175,9 +175,7 @@ def test_json_under_its_other_names_is_taken(api: Api, kind: str) -> None:
     ids=lambda body: repr(body[:16]),
 )
 def test_malformed_json_is_named(api: Api, body: bytes) -> None:
-    response = api.call(
-        "POST", "/vms", content=body, headers={"content-type": "application/json"}
-    )
+    response = api.call("POST", "/vms", content=body, headers={"content-type": "application/json"})
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "VALIDATION_ERROR")
     assert error["errors"][0]["field"] == "body"
@@ -185,9 +183,7 @@ def test_malformed_json_is_named(api: Api, body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"x"', b"1", b"[[[]]]"])
 def test_json_that_is_no_object_is_named(api: Api, body: bytes) -> None:
-    response = api.call(
-        "POST", "/vms", content=body, headers={"content-type": "application/json"}
-    )
+    response = api.call("POST", "/vms", content=body, headers={"content-type": "application/json"})
     error = response.json()["error"]
     assert (response.status_code, error["code"]) == (400, "VALIDATION_ERROR")
     assert error["details"] == "body: must be an object"

@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -95,9 +95,7 @@ def test_a_qemu_that_hangs_on_cont_is_ended(
     assert len(api.ok("GET", f"/vms/{vm}/incidents")["incidents"]) == 1
 
 
-def test_a_missing_disk_is_told_without_our_paths(
-    api: Api, local: LocalService, vm: str
-) -> None:
+def test_a_missing_disk_is_told_without_our_paths(api: Api, local: LocalService, vm: str) -> None:
     (local.folder / "d" / "vms" / vm / "disks" / "disk0.qcow2").rename(local.folder / "away")
     error = api.refused("POST", f"/vms/{vm}/start", "VM_START_FAILED")
     assert error["details"] == "cannot open disk0.qcow2: No such file or directory"
@@ -167,9 +165,7 @@ def test_a_taken_port_is_told(api: Api, host: FakeHost, name: str) -> None:
 # Jobs
 
 
-def test_a_busy_vm_names_its_job(
-    api: Api, host: FakeHost, local: LocalService, vm: str
-) -> None:
+def test_a_busy_vm_names_its_job(api: Api, host: FakeHost, local: LocalService, vm: str) -> None:
     qemu = stubborn(host, api, vm)
     with ThreadPoolExecutor(1) as pool:
         stopping = pool.submit(api.stop, vm, force=False, timeout=20)
@@ -364,121 +360,3 @@ def test_a_graceful_restart_of_a_stubborn_guest_takes_its_time(
         *("starting", "running", "stopping", "stopped"),
         *("starting", "running"),
     ]
-
-
-# What guests and their QEMUs do by themselves
-
-
-@pytest.mark.parametrize(
-    ("what", "reason"),
-    [
-        (FakeQemu.panic, "guest-panicked"),
-        (FakeQemu.fail_kvm, "kvm internal error"),
-        (lambda qemu: qemu.fail_io(is_full=True), "io-error: no space"),
-        (lambda qemu: qemu.fail_io(is_full=False), "io-error"),
-    ],
-)
-def test_a_halt_says_why(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu, what: Json, reason: str
-) -> None:
-    local.do(lambda: what(qemu))
-    eventually(lambda: status(api, running) == ("paused", reason))
-    assert local.statuses(running) == ["starting", "running", "paused"]
-
-
-def test_a_guest_with_space_again_goes_on(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu
-) -> None:
-    local.do(lambda: qemu.fail_io(is_full=True))
-    eventually(lambda: status(api, running)[0] == "paused")
-    resumed = api.ok("POST", f"/vms/{running}/resume")
-    assert (resumed["status"], resumed["statusReason"]) == ("running", None)
-    assert api.ok("POST", f"/vms/{running}/pause")["statusReason"] == "host-request"
-
-
-def test_a_panicked_guest_cannot_go_on_without_a_reset(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu
-) -> None:
-    local.do(qemu.panic)
-    eventually(lambda: status(api, running)[0] == "paused")
-    error = api.refused("POST", f"/vms/{running}/resume", "COMMAND_FAILED")
-    assert error["details"] == "Resetting the Virtual Machine is required"
-    api.ok("POST", f"/vms/{running}/reset")
-    assert api.ok("POST", f"/vms/{running}/resume")["status"] == "running"
-
-
-def test_a_guest_that_reboots_goes_on_running(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu
-) -> None:
-    local.do(qemu.reboot)
-    assert api.ok("GET", f"/vms/{running}/wait?for=running&timeout=1")["status"] == "running"
-    assert local.statuses(running) == ["starting", "running"]
-
-
-def test_a_broken_monitor_is_connected_again(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    local.do(qemu.hang_up)
-    eventually(lambda: "unresponsive" in local.statuses(running))
-    eventually(lambda: status(api, running) == ("running", None))
-    assert api.ok("POST", f"/vms/{running}/pause")["status"] == "paused"
-
-
-@pytest.mark.parametrize(
-    ("end", "reason"),
-    [
-        ({"status": 1}, "exit status 1"),
-        ({"status": 0}, "exit status 0"),
-        ({"signal": 11}, "killed by signal 11"),
-    ],
-)
-def test_an_unexpected_end_is_a_crash(
-    api: Api, local: LocalService, running: str, qemu: FakeQemu, end: Json, reason: str
-) -> None:
-    local.do(lambda: qemu.say(b"last words"))
-    local.do(lambda: qemu.die(**end))
-    eventually(lambda: status(api, running) == ("crashed", reason))
-    [incident] = api.ok("GET", f"/vms/{running}/incidents")["incidents"]
-    assert incident["reason"] == reason
-    assert incident["exitStatus"] == end.get("status")
-    assert incident["console"].endswith("last words")
-
-
-def test_only_the_newest_incidents_are_kept(api: Api, host: FakeHost, vm: str) -> None:
-    host.plan(vm, Behaviour(refusal="no"))
-    for _ in range(22):
-        api.refused("POST", f"/vms/{vm}/start", "VM_START_FAILED")
-    incidents = api.ok("GET", f"/vms/{vm}/incidents")["incidents"]
-    assert len(incidents) == 20
-    times = [incident["at"] for incident in incidents]
-    assert times == sorted(times, reverse=True)
-
-
-def test_every_action_on_a_hung_qemu_answers_in_time(
-    api: Api, host: FakeHost, local: LocalService, running: str
-) -> None:
-    local.do(host.alive()[running].hang)
-    for action in ("pause", "reset"):
-        error = api.refused("POST", f"/vms/{running}/{action}", "VM_UNRESPONSIVE")
-        assert error["retryable"] is True
-        assert "force" in error["hint"]
-    assert status(api, running) == ("unresponsive", "QEMU does not answer")
-
-
-def test_others_do_not_notice_a_hung_one(
-    api: Api, host: FakeHost, local: LocalService, running: str, name: str
-) -> None:
-    other = api.create(f"{name}-other")["id"]
-    local.do(host.alive()[running].hang)
-    with ThreadPoolExecutor(1) as pool:
-        waiting: Future[httpx.Response] = pool.submit(
-            api.call, "POST", f"/vms/{running}/stop", json={"timeout": 2}
-        )
-        begun = time.monotonic()
-        api.start(other)
-        api.ok("GET", "/vms")
-        api.ok("GET", f"/vms/{running}")
-        assert time.monotonic() - begun < 1
-        assert not waiting.done()
-        assert waiting.result().status_code == 200
-    api.remove(other)

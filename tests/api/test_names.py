@@ -172,9 +172,7 @@ def test_no_path_leads_elsewhere(api: Api, path: str) -> None:
 def test_a_taken_name_is_409(api: Api, name: str, vm: str) -> None:
     error = api.refused("POST", "/vms", "NAME_TAKEN", {"name": name})
     assert error["message"] == f"The name '{name}' is taken."
-    error = api.refused(
-        "POST", "/vms", "NAME_TAKEN", {"name": name}, params={"dryRun": "true"}
-    )
+    error = api.refused("POST", "/vms", "NAME_TAKEN", {"name": name}, params={"dryRun": "true"})
     assert error["code"] == "NAME_TAKEN"
 
 

@@ -54,26 +54,20 @@ def test_a_ticket_may_stand_among_the_subprotocols(
         client.until(b"fake guest")
 
 
-def test_a_ticket_works_by_name_too(
-    local: LocalService, api: Api, name: str, running: str
-) -> None:
+def test_a_ticket_works_by_name_too(local: LocalService, api: Api, name: str, running: str) -> None:
     ticket = ticket_for(api, name)["ticket"]
     with console(local.url, name, query=f"?ticket={ticket}") as client:
         assert client.hello["vmId"] == running
 
 
-def test_a_ticket_is_for_one_vm(
-    local: LocalService, api: Api, name: str, running: str
-) -> None:
+def test_a_ticket_is_for_one_vm(local: LocalService, api: Api, name: str, running: str) -> None:
     other = api.create(f"{name}-other")["id"]
     ticket = ticket_for(api, running)["ticket"]
     assert is_refused(local, other, ticket)
     api.remove(other)
 
 
-def test_a_ticket_for_reading_never_writes(
-    local: LocalService, api: Api, running: str
-) -> None:
+def test_a_ticket_for_reading_never_writes(local: LocalService, api: Api, running: str) -> None:
     for mode in ("", "&mode=write"):
         ticket = ticket_for(api, running, "read")["ticket"]
         with console(local.url, running, query=f"?ticket={ticket}{mode}") as client:

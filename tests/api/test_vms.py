@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.qemu import FakeHost, FakeQemu, json_options
+from tests.fakes.qemu import FakeHost, json_options
 from tests.support.contract import Api, Json
 from tests.support.local import LocalService
-from voidvm.domain.fields import MacAddress
 from voidvm.domain.vm import VmCreate, VmPatch
 
 
@@ -75,7 +74,7 @@ def test_what_is_asked_for_is_kept(api: Api, name: str) -> None:
         "disk": 3,
         "os": "tiny",
         "kernel": {"image": "tiny-vmlinuz", "initrd": "tiny-initramfs", "cmdline": "a b=c,d"},
-        "description": "line\nline, \"quoted\" 🚀",
+        "description": 'line\nline, "quoted" 🚀',
         "tags": ["a,b", "🚀"],
         "firmware": "bios",
         "machine": "pc",
@@ -113,7 +112,6 @@ def test_every_field_of_a_body_is_tried_here() -> None:
         "image",
         "start",
     }
-    assert MacAddress
 
 
 def test_each_card_gets_an_address_that_stays(api: Api, name: str) -> None:
@@ -255,7 +253,12 @@ def test_a_search_takes_its_text_literally(
 
 
 def test_odd_searches_find_nothing(api: Api) -> None:
-    for q in ("'; DROP TABLE vms; --", "\x00", "\ud83d".encode("utf-8", "surrogatepass"), "x" * 500):
+    for q in (
+        "'; DROP TABLE vms; --",
+        "\x00",
+        "\ud83d".encode("utf-8", "surrogatepass"),
+        "x" * 500,
+    ):
         assert api.call("GET", "/vms", params={"q": q, "tag": "none"}).status_code in {200, 400}
     assert api.call("GET", "/vms").status_code == 200
 
@@ -266,113 +269,6 @@ def test_a_status_that_has_just_changed_is_filtered_by(api: Api, vm: str) -> Non
         assert vm in listed(api, status="running", limit=200)
         api.stop(vm)
         assert vm in listed(api, status="stopped", limit=200)
-
-
-# Changing
-
-
-@pytest.mark.parametrize("method", ["PATCH", "PUT"])
-def test_a_stopped_vm_is_changed_at_once(api: Api, name: str, vm: str, method: str) -> None:
-    path = f"/vms/{vm}" + ("/config" if method == "PUT" else "")
-    before = api.ok("GET", f"/vms/{vm}")
-    wanted = {
-        "name": f"{name}-new",
-        "cpu": 4,
-        "memory": 400,
-        "disk": 2,
-        "description": "new",
-        "tags": ["new"],
-        "machine": "pc",
-        "bootOrder": ["cdrom"],
-        "autostart": {"enabled": True, "order": 0, "delay": 0},
-        "restartPolicy": "on-failure",
-        "kernel": {"image": "tiny-vmlinuz", "initrd": None, "cmdline": ""},
-    }
-    after = api.ok(method, path, wanted)
-    assert {key: after[key] for key in wanted} == wanted
-    assert after["updatedAt"] > before["updatedAt"]
-    assert (after["pending"], after["needsRestart"]) == ({}, False)
-    same = set(after) - set(wanted) - {"updatedAt", "disks"}
-    assert {key: after[key] for key in same} == {key: before[key] for key in same}
-    assert api.ok("GET", f"/vms/{name}-new") == after
-    assert api.call("GET", f"/vms/{name}").status_code == 404
-    cleared = api.ok(method, path, {"kernel": None, "tags": [], "description": ""})
-    assert (cleared["kernel"], cleared["tags"], cleared["description"]) == (None, [], "")
-
-
-def test_an_empty_change_changes_nothing(api: Api, vm: str) -> None:
-    before = api.ok("GET", f"/vms/{vm}")
-    after = api.ok("PATCH", f"/vms/{vm}", {})
-    assert {**after, "updatedAt": ""} == {**before, "updatedAt": ""}
-
-
-def test_hardware_of_a_running_vm_waits(api: Api, host: FakeHost, running: str) -> None:
-    before = api.ok("GET", f"/vms/{running}")
-    after = api.ok(
-        "PATCH", f"/vms/{running}", {"cpu": 2, "machine": "pc", "description": "at once"}
-    )
-    assert (after["cpu"], after["machine"]) == (before["cpu"], before["machine"])
-    assert after["description"] == "at once"
-    assert (after["pending"], after["needsRestart"]) == ({"cpu": 2, "machine": "pc"}, True)
-    back = api.ok("PATCH", f"/vms/{running}", {"machine": "q35"})
-    assert back["pending"] == {"cpu": 2}
-    restarted = api.ok("POST", f"/vms/{running}/restart", {"mode": "force"})
-    assert (restarted["cpu"], restarted["pending"]) == (2, {})
-    assert restarted["needsRestart"] is False
-    command = host.alive()[running].command
-    assert command[command.index("-smp") + 1] == "cpus=2"
-
-
-def test_networks_that_stay_the_same_wait_for_nothing(api: Api, running: str) -> None:
-    networks = api.ok("GET", f"/vms/{running}")["networks"]
-    assert api.ok("PATCH", f"/vms/{running}", {"networks": networks})["pending"] == {}
-
-
-def test_the_disk_of_a_running_vm_grows_at_once(
-    api: Api, running: str, qemu: FakeQemu
-) -> None:
-    assert api.ok("PATCH", f"/vms/{running}", {"disk": 3})["disk"] == 3
-    assert qemu.sizes == {"disk0": 3 * 1024**3}
-
-
-def test_a_disk_never_shrinks(api: Api, local: LocalService, vm: str) -> None:
-    api.ok("PATCH", f"/vms/{vm}", {"disk": 3})
-    error = api.refused("PATCH", f"/vms/{vm}", "VALIDATION_ERROR", {"disk": 2, "cpu": 9})
-    assert error["errors"] == [{"field": "disk", "message": "may only grow; it has 3 GiB"}]
-    assert api.ok("GET", f"/vms/{vm}")["cpu"] == 1
-    file = local.folder / "d" / "vms" / vm / "disks" / "disk0.qcow2"
-    output = subprocess.run(
-        ["qemu-img", "info", "--output=json", str(file)], check=True, capture_output=True
-    ).stdout
-    assert json.loads(output)["virtual-size"] == 3 * 1024**3
-
-
-def test_a_change_to_a_taken_name_changes_nothing(api: Api, three: list[str], name: str) -> None:
-    body = {"name": f"{name}-two", "cpu": 7, "disk": 5}
-    api.refused("PATCH", f"/vms/{three[0]}", "NAME_TAKEN", body)
-    vm = api.ok("GET", f"/vms/{three[0]}")
-    assert (vm["name"], vm["cpu"], vm["disk"]) == (f"{name}-one", 1, 1)
-
-
-def test_a_change_to_the_own_name_is_fine(api: Api, name: str, vm: str) -> None:
-    assert api.ok("PATCH", f"/vms/{vm}", {"name": name})["name"] == name
-
-
-def test_changes_that_do_not_go_together_are_refused(api: Api, vm: str) -> None:
-    body = {"machine": "microvm", "firmware": "uefi"}
-    error = api.refused("PATCH", f"/vms/{vm}", "VALIDATION_ERROR", body)
-    assert [problem["field"] for problem in error["errors"]] == ["firmware"]
-    api.ok("PATCH", f"/vms/{vm}", {"machine": "microvm"})
-    error = api.refused(
-        "PATCH", f"/vms/{vm}", "VALIDATION_ERROR", {"networks": [{"model": "e1000"}]}
-    )
-    assert [problem["field"] for problem in error["errors"]] == ["networks"]
-
-
-def test_a_renamed_vm_is_called_so_in_errors(api: Api, name: str, vm: str) -> None:
-    api.ok("PATCH", f"/vms/{vm}", {"name": f"{name}-b"})
-    error = api.refused("POST", f"/vms/{vm}/stop", "VM_NOT_RUNNING")
-    assert f"{name}-b" in error["message"]
 
 
 # Deleting

@@ -11,7 +11,7 @@ import json
 import os
 import signal as signals
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -283,7 +283,7 @@ class FakeQemu:
 
     def _accept_for(
         self, host_port: int, guest_port: int
-    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], object]:
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             fd: int = writer.get_extra_info("socket").fileno()
             self._forwarded[fd] = host_port, guest_port

@@ -26,8 +26,8 @@ def vm(service: Service, api: Api) -> Json:
 
 
 def numbers_in(text: bytes) -> list[int]:
-    """The numbers of the whole lines `N<number>`."""
-    return [int(found) for found in re.findall(rb"\nN(\d+)\r", text)]
+    """The numbers of the whole words `N<number>` at the end of a line."""
+    return [int(found) for found in re.findall(rb"N(\d+)\r", text)]
 
 
 def test_no_line_is_lost_or_repeated_across_two_kills_of_the_service(

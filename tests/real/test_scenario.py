@@ -1,4 +1,4 @@
-"""The lives of a VM on a real QEMU: what the fakes of tests/api/test_scenario.py are held against."""
+"""The lives of a VM on a real QEMU, against which the fakes of tests/api are held."""
 
 from __future__ import annotations
 

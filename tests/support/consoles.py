@@ -73,10 +73,12 @@ class ConsoleClient:
             try:
                 self._take(max(0.01, end - time.monotonic()))
             except ConnectionClosed as error:
-                assert error.rcvd is not None, "the connection broke without a close frame"
-                return error.rcvd.code, error.rcvd.reason
+                received = error.rcvd
+                break
             except TimeoutError:
                 raise AssertionError("the socket stayed open") from None
+        assert received is not None, "the connection broke without a close frame"
+        return received.code, received.reason
 
     def _until(self, is_there: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + PATIENCE_S

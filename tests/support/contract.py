@@ -23,6 +23,7 @@ class Contract:
         self.document = document
         resource = DRAFT202012.create_resource(document)
         self._registry: Registry[Json] = Registry().with_resource(DOCUMENT, resource)
+        self._validators: dict[str, Draft202012Validator] = {}
         self._templates = [(path, _pattern(path)) for path in document["paths"]]
 
     def check(self, response: httpx.Response) -> None:
@@ -59,12 +60,14 @@ class Contract:
         return None
 
     def _check_schema(self, schema: Json, value: Json) -> None:
-        rebased = json.loads(json.dumps(schema).replace('"#/', f'"{DOCUMENT}#/'))
-        validator = Draft202012Validator(
-            rebased,
-            registry=self._registry,
-            format_checker=Draft202012Validator.FORMAT_CHECKER,
-        )
+        text = json.dumps(schema)
+        validator = self._validators.get(text)
+        if validator is None:
+            validator = self._validators[text] = Draft202012Validator(
+                json.loads(text.replace('"#/', f'"{DOCUMENT}#/')),
+                registry=self._registry,
+                format_checker=Draft202012Validator.FORMAT_CHECKER,
+            )
         problems = [f"{error.json_path}: {error.message}" for error in _leaves(validator, value)]
         assert not problems, "; ".join(problems)
 
@@ -87,7 +90,7 @@ class Api:
         self.contract = contract
         self.token = token
 
-    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def call(self, method: str, path: str, **options: Json) -> httpx.Response:
         """The answer, whatever it is; `path` below /api/v1 unless it begins with two slashes."""
         headers = dict(options.pop("headers", {}))
         if self.token and "authorization" not in {name.lower() for name in headers}:
@@ -97,7 +100,7 @@ class Api:
         self.contract.check(response)
         return response
 
-    def ok(self, method: str, path: str, body: Json = None, **options: Any) -> Json:
+    def ok(self, method: str, path: str, body: Json = None, **options: Json) -> Json:
         """The `data` of an answer that must be a success."""
         if body is not None:
             options["json"] = body
@@ -105,7 +108,9 @@ class Api:
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         return response.json()["data"]
 
-    def refused(self, method: str, path: str, code: str, body: Json = None, **options: Any) -> Json:
+    def refused(
+        self, method: str, path: str, code: str, body: Json = None, **options: Json
+    ) -> Json:
         """The `error` of an answer that must carry this code."""
         if body is not None:
             options["json"] = body

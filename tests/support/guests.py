@@ -57,7 +57,7 @@ def shell(api: Api, vm: str, command: str, *, timeout_s: float = 20) -> str:
     pattern = re.compile(rf"BEGIN-{number}\r\n(.*?)END-{number}-(\d+)\r\n", re.DOTALL)
     deadline = time.monotonic() + timeout_s
     while not (found := pattern.search(text := log_of(api, vm, since=since).decode("latin-1"))):
-        assert time.monotonic() < deadline, f"{command!r} did not end: {text!r}"
+        assert time.monotonic() < deadline, f"{command!r} did not end: {text[-300:]!r}"
         time.sleep(0.02)
     assert found[2] == "0", f"{command!r} ended with {found[2]}: {found[1]}"
     return found[1].encode("latin-1").decode(errors="replace").replace("\r\n", "\n").strip()

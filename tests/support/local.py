@@ -115,7 +115,7 @@ class LocalService:
             serving.result(STOP_TIMEOUT_S)
 
     def close(self) -> None:
-        """End everything and remove the folders."""
+        """End everything and remove the folders; once is enough."""
         try:
             if self._loop is not None:
                 if self.host is not None:
@@ -124,6 +124,7 @@ class LocalService:
                 self.loop.call_soon_threadsafe(self._over.set)
                 assert self._thread is not None
                 self._thread.join(STOP_TIMEOUT_S)
+                self._loop = None
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -163,7 +164,7 @@ class LocalService:
             return
         host = self.host
         with (
-            mock.patch.object(app, "Launcher", lambda **_: host),
+            mock.patch.object(app, "Launcher", return_value=host),
             mock.patch("voidvm.security.passwords.RFC_9106_LOW_MEMORY", CHEAPEST),
             mock.patch("voidvm.supervisor.fleet.running_guests", host.running_guests),
             mock.patch("voidvm.supervisor.machine.QemuProcess.adopt", host.adopt),

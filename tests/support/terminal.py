@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,6 +109,51 @@ class Terminal:
     def close(self) -> None:
         """Hang up."""
         self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Stalled:
+    """A viewer that takes nothing after the handshake, as one whose laptop sleeps."""
+
+    def __init__(self, api: Api, vm: str, *, mode: str = "read") -> None:
+        base = api.client.base_url
+        self._socket = socket.socket()
+        # The kernel would take a good deal for a reader that does not read.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._socket.connect((base.host, base.port))
+        self._socket.sendall(
+            f"GET /api/v1/vms/{vm}/console?since=end&mode={mode} HTTP/1.1\r\n"
+            f"Host: {base.host}:{base.port}\r\n"
+            f"Authorization: Bearer {api.token}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        assert self._socket.recv(12) == b"HTTP/1.1 101"
+
+    def write_until_full(self, *, limit: int) -> int:
+        """Type until the service takes no more for a second; how much it took."""
+        self._socket.settimeout(1)
+        sent = 0
+        # A whole message, masked with zeros: RFC 6455, 5.2.
+        frame = b"\x82\xfe" + (4096).to_bytes(2) + bytes(4) + b"x" * 4096
+        with suppress(TimeoutError):
+            while sent < limit:
+                sent += self._socket.send(frame[sent % len(frame) :])
+        return sent
+
+    def close(self) -> None:
+        """Hang up without a word."""
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,9 @@ from sanic.http.constants import HTTP
 
 from voidvm.api.sockets import SocketProtocol
 
+# What the kernel takes of an answer that is not sent yet. Left to itself it is megabytes, and a
+# client that has stopped reading is found out minutes later.
+UNSENT_BYTES = 65_536
 # What requests under way are given to end when the service stops.
 DRAIN_S = 5.0
 
@@ -25,6 +28,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections take it over from the listener (tcp(7)).
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind(address)
         listener.listen(1024)
     except BaseException:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -25,6 +24,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from voidvm import errors
+from voidvm.api import frames
 from voidvm.errors import FieldProblem
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ MESSAGE_MAX_BYTES: Final = 1_048_576
 # Received and not yet taken by the handler; above it the client is held back.
 BACKLOG_BYTES: Final = 262_144
 # Waiting to be sent, in our memory; the kernel has its own buffer on top.
-WRITE_HIGH_BYTES: Final = 262_144
+WRITE_HIGH_BYTES: Final = 65_536
 
 TOO_SLOW: Final = 4429
 TOO_MANY: Final = 4429
@@ -57,6 +57,9 @@ class Socket:
         self._protocol = protocol
         self._messages: deque[str | bytes] = deque()
         self._backlog = 0
+        # Bytes of a frame that is not whole yet.
+        self._unfinished = 0
+        self._is_in_message = False
         self._parts: list[bytes] = []
         self._is_text = False
         self._arrived: asyncio.Future[None] | None = None
@@ -100,9 +103,9 @@ class Socket:
         if not self.is_open:
             raise SocketClosed
         if isinstance(message, str):
-            self._write(Opcode.TEXT, message.encode())
+            self._transport.write(frames.encode(Opcode.TEXT, message.encode()))
         else:
-            self._write(Opcode.BINARY, message)
+            self._transport.write(frames.encode(Opcode.BINARY, message))
         if self._drained is not None:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -115,7 +118,7 @@ class Socket:
         """Send a binary message if there is room; False: nothing was sent."""
         if self._drained is not None or not self.is_open:
             return False
-        self._write(Opcode.BINARY, data)
+        self._transport.write(frames.encode(Opcode.BINARY, data))
         return True
 
     async def ended(self) -> None:
@@ -138,9 +141,15 @@ class Socket:
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self._heard = self._loop.time()
+        if not self._unfinished and not self._is_in_message and self.is_open:
+            message = frames.lone_binary(data)
+            if message is not None and self._is_taken_at_once(message):
+                return
+        self._unfinished += len(data)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
+                self._unfinished -= frames.received_size(event)
                 self._on_frame(event)
         self._flush()
         if self._protocol.state is not State.OPEN:
@@ -179,6 +188,7 @@ class Socket:
             self._parts = []
         elif frame.opcode is not Opcode.CONT:
             return
+        self._is_in_message = not frame.fin
         if frame.data:  # empty pieces have no limit but memory's
             self._parts.append(bytes(frame.data))
         if frame.fin:
@@ -188,28 +198,16 @@ class Socket:
             except UnicodeDecodeError:
                 self.close(1007, "text must be UTF-8")
                 return
-            if isinstance(message, bytes) and self._is_idle and self.on_bytes is not None:
-                if self.on_bytes(message):
-                    return
+            if isinstance(message, bytes) and self._is_taken_at_once(message):
+                return
             self._messages.append(message)
             self._backlog += _cost(message)
             self._wake()
 
-    @property
-    def _is_idle(self) -> bool:
-        """Whether somebody waits for a message and none is there."""
-        return self._arrived is not None and not self._arrived.done()
-
-    def _write(self, opcode: Opcode, data: bytes) -> None:
-        """One message as one frame: what the protocol's own way does at ten times the cost."""
-        size = len(data)
-        if size < 126:
-            head = bytes((0x80 | opcode, size))
-        elif size < 65_536:
-            head = struct.pack("!BBH", 0x80 | opcode, 126, size)
-        else:
-            head = struct.pack("!BBQ", 0x80 | opcode, 127, size)
-        self._transport.write(head + data)
+    def _is_taken_at_once(self, message: bytes) -> bool:
+        """Hand a message over if somebody waits for one, so that none can overtake another."""
+        is_idle = self._arrived is not None and not self._arrived.done()
+        return is_idle and self.on_bytes is not None and self.on_bytes(message)
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():

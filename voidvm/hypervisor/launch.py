@@ -65,7 +65,7 @@ class Launcher:
                     stderr=stderr,
                     pass_fds=tuple(fds.values()),
                     cwd="/",
-                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                    env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
                     start_new_session=True,
                 )
             except OSError as error:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,17 +58,17 @@ class Database:
         Raises `StoreError` for one that a newer version made, or that is none.
         """
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        writer = await _connect(path)
         try:
-            await _migrate(writer)
-            reader = await _connect(path)
-            await reader.execute("PRAGMA query_only = ON")
+            async with AsyncExitStack() as stack:
+                writer = await _connect(path)
+                stack.push_async_callback(writer.close)
+                await _migrate(writer)
+                reader = await _connect(path)
+                stack.push_async_callback(reader.close)
+                await reader.execute("PRAGMA query_only = ON")
+                stack.pop_all()
         except sqlite3.DatabaseError as error:
-            await writer.close()
             raise StoreError(f"{path} cannot be used: {error}") from error
-        except BaseException:
-            await writer.close()
-            raise
         return cls(reader, writer)
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
@@ -136,14 +137,18 @@ class Database:
 
 async def _connect(path: Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S)
-    connection.row_factory = Row
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "temp_store = MEMORY",
-    ):
-        await connection.execute(f"PRAGMA {pragma}")
+    try:
+        connection.row_factory = Row
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",
+        ):
+            await connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        await connection.close()
+        raise
     return connection
 
 

@@ -134,6 +134,8 @@ class Attachment:
             self._finish_shutdown("guest-shutdown")
         elif state != "prelaunch":
             self._state.set(VmStatus.PAUSED, of_run_state(state))
+        elif self._state.status is VmStatus.PAUSED:
+            pass  # a paused guest that was reset
         # An earlier service died between the spawn and `cont`: finish what it began.
         elif wants_running:
             await self.monitor.execute("cont")

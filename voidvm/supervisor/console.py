@@ -1,9 +1,9 @@
 """One VM's serial console: one reader of its line, any number of viewers and writers.
 
-QEMU writes each byte to the PTY and a moment later to the history file. The file is the truth: it
-has what was said while no service ran or QEMU took the PTY for unopened, and places every byte.
-The PTY tells *when* to look, and its bytes are passed on before the file has them. Viewers are
-positions in the file, so a slow one costs no memory and can hold up nobody.
+QEMU writes each byte to the history file itself, beside the PTY. The file is the truth: it has
+what was said while no service ran, and places every byte. The PTY tells *when* to look, and how
+it goes on before the file has it (supervisor/transcript.py). Viewers are positions in the file,
+so a slow one costs no memory and can hold up nobody.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from voidvm.domain.console import ConsoleMode
 from voidvm.domain.states import VmStatus
 from voidvm.hypervisor.serial import SerialLine
 from voidvm.supervisor.history import Gap, History, Output
+from voidvm.supervisor.transcript import CHUNK_BYTES, QUIET_S, Transcript
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 65_536
 INPUT_MAX_BYTES = 65_536
 # A quick guest echoes a key every 0.7 ms; a flood comes as 19-byte reads, 8,000 a second.
 # So: any read is passed on at once until more than this many fall into one window.
 FLOOD_READS = 48
 FLOOD_WINDOW_S = 0.02
 FLOOD_PAUSE_S = 0.004
-# A file that stays behind the PTY for so long cannot grow: the disk is full.
-FILE_LAG_S = 0.25
+# Looks at a file that alone can tell what comes next; each waits twice as long as the last.
 FIRST_LOOK_S = 0.001
 POLL_S = 0.5
 
@@ -115,20 +114,15 @@ class Console:
 
     def __init__(self, path: Path, *, cap_bytes: int) -> None:
         self._history = History(path, cap_bytes=cap_bytes)
+        self._transcript = Transcript(self._history)
         self._loop = asyncio.get_running_loop()
         self._line: SerialLine | None = None
         self._viewers: set[Viewer] = set()
-        # Offsets: how far the file goes, the line was heard, and viewers were told.
-        self._filed = self._heard = self._end = self._history.end
-        # The newest bytes, with all that the file may lack.
-        self._latest = Output(self._end, b"")
-        self._is_quiet = False
-        self._moved = 0.0
         self._window_start = 0.0
         self._window_reads = 0
         self._resume: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._lag: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._input: deque[bytes] = deque()
         self._input_bytes = 0
@@ -146,7 +140,7 @@ class Console:
     @property
     def end(self) -> int:
         """The offset behind the newest byte that was passed on."""
-        return self._end
+        return self._transcript.end
 
     @property
     def viewers(self) -> int:
@@ -159,20 +153,12 @@ class Console:
 
     def read(self, offset: int, *, limit: int = CHUNK_BYTES) -> Output | Gap | None:
         """What stands at `offset`, None when nothing has come yet."""
-        if offset >= self._end:
-            return None
-        latest = self._latest
-        if offset == latest.offset and len(latest.data) <= limit:
-            return latest
-        if latest.offset < offset < latest.end:
-            skipped = offset - latest.offset
-            return Output(offset, latest.data[skipped : skipped + limit])
-        return self._history.read(offset, limit=min(limit, self._end - offset))
+        return self._transcript.read(offset, limit=limit)
 
     @asynccontextmanager
     async def viewing(self, *, offset: int, mode: ConsoleMode) -> AsyncIterator[Viewer]:
         """A viewer from `offset` on, for as long as the block lasts."""
-        viewer = Viewer(self, offset=max(0, min(offset, self._end)), mode=mode)
+        viewer = Viewer(self, offset=max(0, min(offset, self.end)), mode=mode)
         self._viewers.add(viewer)
         self._tell_count(but=viewer)
         self._catch_up()
@@ -214,19 +200,17 @@ class Console:
     def attach(self, line_path: str) -> None:
         """Open the line of a new run (or of one found again) and catch up with its file."""
         self.detach()
-        # What viewers were told keeps its place, even if the last QEMU did not get to file it.
-        self._history.bridge(self._end)
         self._line = SerialLine(line_path, on_readable=self._on_readable)
-        self._catch_up()
-        self._heard, self._is_quiet = self._filed, False
+        self._transcript.begin(self._loop.time())
+        self._wake()
         self._look_regularly()
 
     def detach(self) -> None:
         """Let go of the line; what QEMU said last is read from the file."""
-        for timer in (self._resume, self._lag):
+        for timer in (self._resume, self._look):
             if timer is not None:
                 timer.cancel()
-        self._resume = self._lag = None
+        self._resume = self._look = None
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -261,19 +245,10 @@ class Console:
             line.pause()
             self._catch_up()
             return
-        self._is_quiet = False
-        if self._heard <= self._filed:
-            self._moved = self._loop.time()
-        self._heard += len(data)
-        has_grown = self._catch_up()
-        self._pass_on(data, self._heard)
-        if self._lag is None:
-            if self._heard > self._filed:
-                self._look_again(FILE_LAG_S / 4)
-            elif self._heard < self._filed and not has_grown:
-                # The line has lost something, so its bytes have no place: the file will tell.
-                self._look_again(FIRST_LOOK_S)
+        if self._transcript.hear(data, self._loop.time()):
+            self._wake()
         self._slow_down_in_flood(line)
+        self._look_soon()
 
     def _slow_down_in_flood(self, line: SerialLine) -> None:
         now = self._loop.time()
@@ -284,50 +259,35 @@ class Console:
             line.pause()
             # Stay in the flood's rhythm: a few reads left before the next pause.
             self._window_start, self._window_reads = now + FLOOD_PAUSE_S, FLOOD_READS - 1
-            self._resume = self._loop.call_later(FLOOD_PAUSE_S, line.resume)
+            self._resume = self._loop.call_later(FLOOD_PAUSE_S, self._go_on, line)
 
-    def _catch_up(self) -> bool:
-        """Pass on what the file has more than it had; whether it has."""
-        has_grown = False
-        while data := self._history.appended(self._filed, limit=CHUNK_BYTES):
-            has_grown = True
-            self._filed += len(data)
-            self._pass_on(data, self._filed)
-            if len(data) < CHUNK_BYTES:
-                break
-        if has_grown:
-            self._is_quiet = False
-            self._moved = self._loop.time()
-        return has_grown
+    def _go_on(self, line: SerialLine) -> None:
+        self._resume = None
+        line.resume()
+        self._look_soon()
 
-    def _pass_on(self, data: bytes, end: int) -> None:
-        """Pass on what is new of `data`, which goes up to the offset `end`."""
-        start = self._end
-        if end <= start:
-            return
-        data = data[start - end :]
-        if start > self._filed:
-            # The bytes before are not in the file either: keep them, for viewers a step behind.
-            data = (self._latest.data + data)[-CHUNK_BYTES:]
-        self._latest = Output(end - len(data), data)
-        self._end = end
-        self._wake()
+    def _catch_up(self) -> None:
+        """Pass on what the file has more than it had."""
+        if self._transcript.catch_up(self._loop.time()):
+            self._wake()
+
+    def _look_soon(self) -> None:
+        """Look if it is of use, and if no pause is on after which we look anyway."""
+        if self._transcript.needs_looks and self._resume is None:
+            if self._look is not None:
+                self._look.cancel()
+            self._look_again(FIRST_LOOK_S)
 
     def _look_again(self, delay_s: float) -> None:
-        self._lag = self._loop.call_later(delay_s, self._look, delay_s)
+        self._look = self._loop.call_later(delay_s, self._look_now, delay_s)
 
-    def _look(self, waited_s: float) -> None:
-        """The line has spoken and the file lacked it: see whether it has it now."""
-        self._lag = None
-        has_grown = self._catch_up()
-        if self._heard <= self._filed and (has_grown or waited_s > FILE_LAG_S / 2):
-            return
-        if self._heard > self._filed and self._loop.time() - self._moved > FILE_LAG_S:
-            # Offsets stay true: what the file could not take becomes a hole in it.
-            self._history.bridge(self._end)
-            self._filed = self._end
-            return
-        self._look_again(waited_s if has_grown else min(waited_s * 2, FILE_LAG_S))
+    def _look_now(self, waited_s: float) -> None:
+        self._look = None
+        before = self.end
+        self._catch_up()
+        self._transcript.settle(self._loop.time())
+        if self._transcript.needs_looks:
+            self._look_again(FIRST_LOOK_S if self.end > before else min(waited_s * 2, QUIET_S))
 
     def _wake(self) -> None:
         for viewer in self._viewers:
@@ -335,7 +295,7 @@ class Console:
         self._cap()
 
     def _cap(self) -> None:
-        if self._history.is_over_cap(self._end):
+        if self._history.is_over_cap(self.end):
             self._trim()
 
     def _look_regularly(self) -> None:
@@ -344,11 +304,8 @@ class Console:
             self._timer.cancel()
             self._timer = None
         if self._line is not None:
-            if self._is_quiet:
-                # Nothing is under way, so what the line has lost is known: it is in step again.
-                self._heard = max(self._heard, self._filed)
-            self._is_quiet = True
             self._catch_up()
+            self._transcript.settle(self._loop.time())
             self._timer = self._loop.call_later(POLL_S, self._look_regularly)
 
     def _trim(self) -> None:

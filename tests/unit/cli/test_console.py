@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.qemu import FakeQemu
+from tests.fakes.qemu import FakeHost, FakeQemu
 from tests.meta.tty import Tty
 from tests.support.contract import Api
 from tests.support.local import LocalService
 from tests.support.service import VOIDVM, eventually
+from tests.unit.cli.conftest import free_port
 
 LEAVE = "\x1d"
 PATIENCE_S = 20
@@ -29,6 +30,17 @@ def tty(environ: dict[str, str], running: str, tmp_path: Path) -> Iterator[Tty]:
     """A terminal that is attached to a running VM."""
     with _attached(environ, running, tmp_path) as tty:
         yield tty
+
+
+@pytest.fixture
+def own() -> Iterator[LocalService]:
+    """A service that a test may stop and start."""
+    service = LocalService(FakeHost(), VOIDVM_SERVER__PORT=str(free_port()))
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
 
 
 def _attached(environ: dict[str, str], vm: str, folder: Path, *options: str) -> Tty:
@@ -49,7 +61,7 @@ def _pipe(
     environ: dict[str, str], vm: str, *options: str, given: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [VOIDVM, "console", vm, *options],
+        [str(VOIDVM), "console", vm, *options],
         env=environ,
         input=given,
         capture_output=True,
@@ -137,8 +149,18 @@ def test_a_vm_that_is_off_is_said_to_be_and_its_start_is_seen(
 
 
 def test_a_new_service_goes_on_at_the_byte_where_the_old_one_ended(
-    local: LocalService, tty: Tty, qemu: FakeQemu, running: str
+    own: LocalService, tmp_path: Path
 ) -> None:
+    api = own.api()
+    vm_id = api.ok("POST", "/vms", {"name": "demo", "memory": 128, "disk": 1, "start": True})["id"]
+    assert api.token is not None
+    assert own.host is not None
+    environ = {"PATH": os.environ["PATH"], "VOIDVM_URL": own.url, "VOIDVM_TOKEN": api.token}
+    with _attached(environ | {"HOME": str(tmp_path)}, "demo", tmp_path) as tty:
+        _restart(own, own.host.alive()[vm_id], tty)
+
+
+def _restart(local: LocalService, qemu: FakeQemu, tty: Tty) -> None:
     for number in range(200):
         _say(local, qemu, b"<%d>" % number)
     tty.until("<199>")
@@ -191,7 +213,7 @@ def test_a_screen_that_takes_nothing_does_not_keep_anybody_from_leaving(
     master, slave = pty.openpty()
     reader, writer = os.pipe()
     before = termios.tcgetattr(slave)
-    command = [VOIDVM, "console", running]
+    command = [str(VOIDVM), "console", running]
     with subprocess.Popen(
         command, env=environ, stdin=slave, stdout=writer, stderr=subprocess.PIPE
     ) as process:
@@ -224,7 +246,7 @@ def test_a_file_is_typed_whole(
     text = b"".join(b"%d\n" % number for number in range(30_000))
     (tmp_path / "script").write_bytes(text)
     with (tmp_path / "script").open("rb") as file:
-        command = [VOIDVM, "console", running, "--linger", "0.5"]
+        command = [str(VOIDVM), "console", running, "--linger", "0.5"]
         subprocess.run(
             command, env=environ, stdin=file, capture_output=True, timeout=60, check=True
         )
@@ -242,7 +264,7 @@ def test_a_program_is_told_that_nobody_would_get_its_input(
 
 
 def test_without_input_the_history_is_printed(environ: dict[str, str], running: str) -> None:
-    command = [VOIDVM, "console", running, "--linger", "0.3"]
+    command = [str(VOIDVM), "console", running, "--linger", "0.3"]
     done = subprocess.run(
         command,
         env=environ,
@@ -257,7 +279,7 @@ def test_without_input_the_history_is_printed(environ: dict[str, str], running: 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(
     environ: dict[str, str], local: LocalService, qemu: FakeQemu, running: str
 ) -> None:
-    command = [VOIDVM, "console", running, "--read-only"]
+    command = [str(VOIDVM), "console", running, "--read-only"]
     with subprocess.Popen(
         command,
         env=environ,

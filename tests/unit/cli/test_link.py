@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -154,29 +157,29 @@ async def test_pauses_grow_and_the_end_of_patience_is_told(
 ) -> None:
     monkeypatch.setattr(links, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(links, "GIVE_UP_AFTER_S", 0.3)
-    pauses: list[float] = []
-    sleep = asyncio.sleep
+    attempts: list[float] = []
+    dial = Link._dial
 
-    async def measured(seconds: float) -> None:
-        pauses.append(seconds)
-        await sleep(seconds)
+    async def timed(link: Link, token: str | None) -> ClientConnection:
+        attempts.append(time.monotonic())
+        return await dial(link, token)
 
-    monkeypatch.setattr(links.asyncio, "sleep", measured)
-    server = None
+    monkeypatch.setattr(Link, "_dial", timed)
+    servers: list[Server] = []
 
     async def first(connection: ServerConnection) -> None:
         await _hello(connection)
-        assert server is not None
-        server.close(close_connections=False)
+        servers[0].close(close_connections=False)
         connection.transport.abort()
 
     async with _served(first) as server:
+        servers.append(server)
         with pytest.raises(CliError, match="cannot reach VoidVM") as caught:
             await _run(server, tmp_path)
     assert caught.value.exit_status == Exit.UNREACHABLE
-    growing = [seconds for seconds in pauses if seconds > 0]
-    assert len(growing) > 4
-    assert growing == sorted(growing)
+    pauses = [later - sooner for sooner, later in itertools.pairwise(attempts)]
+    assert len(pauses) > 4
+    assert pauses[-1] > 4 * pauses[0]
     assert capsys.readouterr().err.count("The connection broke") == 1
 
 

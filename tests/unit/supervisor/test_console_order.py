@@ -1,0 +1,151 @@
+"""QEMU writes to the PTY first and to the file later, or not at all: every byte comes once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tty
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from voidvm.supervisor import transcript
+from voidvm.supervisor.console import Console, Viewer
+from voidvm.supervisor.history import Gap, Output
+
+
+class Guest:
+    """The far end of the line and of the file, written to in any order."""
+
+    def __init__(self, log: Path) -> None:
+        self._master, slave = os.openpty()
+        tty.setraw(slave)
+        self.line = os.ttyname(slave)
+        self._slave = slave
+        self._log = log
+
+    def say(self, data: bytes) -> None:
+        os.write(self._master, data)
+
+    def file(self, data: bytes) -> None:
+        with self._log.open("ab") as log:
+            log.write(data)
+
+    def close(self) -> None:
+        os.close(self._slave)
+        os.close(self._master)
+
+
+@pytest.fixture
+def guest(tmp_path: Path) -> Guest:
+    return Guest(tmp_path / "console.log")
+
+
+@pytest.fixture
+async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
+    made = Console(tmp_path / "console.log", cap_bytes=1 << 20)
+    made.attach(guest.line)
+    yield made
+    await made.close()
+    guest.close()
+
+
+async def seen(viewer: Viewer, size: int) -> bytes:
+    """The next `size` bytes and, a moment later, none more."""
+    data = b""
+    async with asyncio.timeout(5):
+        while len(data) < size:
+            found = await viewer.next()
+            assert isinstance(found, Output)
+            data += found.data
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await viewer.next()
+    return data
+
+
+async def test_a_byte_is_passed_on_before_the_file_has_it_and_only_once(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        for number in range(20):
+            word = b"%03d" % number
+            guest.say(word)
+            assert await seen(viewer, 3) == word
+            guest.file(word)
+    assert console.end == 60
+    assert console.tail(60) == b"".join(b"%03d" % number for number in range(20))
+
+
+async def test_a_viewer_a_step_behind_gets_what_the_file_still_lacks(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        guest.say(b"one ")
+        await asyncio.sleep(0.02)
+        guest.say(b"two ")
+        await asyncio.sleep(0.02)
+        assert await seen(viewer, 8) == b"one two "
+
+
+async def test_what_the_line_has_lost_comes_from_the_file_without_repetition(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        guest.file(b"lost ")
+        guest.say(b"heard ")
+        guest.file(b"heard ")
+        assert await seen(viewer, 11) == b"lost heard "
+        guest.say(b"again ")
+        await asyncio.sleep(0.005)
+        guest.file(b"again ")
+        assert await seen(viewer, 6) == b"again "
+
+
+async def test_a_file_that_cannot_grow_gets_a_hole_and_offsets_stay_true(
+    console: Console, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transcript, "FILE_LAG_S", 0.05)
+    async with console.viewing(offset=0, mode="read") as viewer:
+        # Two blocks of a file system: a smaller hole would be zeros.
+        for _ in range(8):
+            guest.say(b"x" * 1024)
+            assert await seen(viewer, 1024) == b"x" * 1024
+        for _ in range(250):
+            if (tmp_path / "console.log").stat().st_size == 8192:
+                break
+            await asyncio.sleep(0.02)
+        guest.say(b"after")
+        guest.file(b"after")
+        assert await seen(viewer, 5) == b"after"
+    async with console.viewing(offset=50, mode="read") as late:
+        assert await late.next() == Gap(50, 8192)
+        assert await late.next() == Output(8192, b"after")
+
+
+async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        taken: list[bytes] = []
+        room = True
+
+        def sink(data: bytes) -> bool:
+            if room:
+                taken.append(data)
+            return room
+
+        viewer.sink = sink
+        waiting = asyncio.ensure_future(viewer.next())
+        await asyncio.sleep(0)
+        guest.say(b"short way")
+        guest.file(b"short way")
+        await asyncio.sleep(0.05)
+        assert taken == [b"short way"]
+        assert not waiting.done()
+        room = False
+        guest.say(b"long way")
+        guest.file(b"long way")
+        assert await waiting == Output(9, b"long way")
+        assert taken == [b"short way"]
