@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fakes.qemu import FakeHost, FakeQemu
+from tests.support.audit import Lines
 from tests.support.contract import Api
+from tests.support.limited import caller_from, fresh_address, fresh_user, limited_service
 from tests.support.local import LocalService
+from tests.support.people import Person
 from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.recipes import add_image
 from voidvm.supervisor import attachment, machine, shutdown
@@ -53,6 +57,42 @@ def own_service() -> Iterator[LocalService]:
         assert service.errors.texts == []
     finally:
         service.close()
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[LocalService]:
+    """A service with limits that are soon reached."""
+    service = limited_service()
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def stranger(limited: LocalService) -> Iterator[Api]:
+    """Somebody whose address has asked the limited service for nothing yet."""
+    with caller_from(limited, fresh_address()) as api:
+        yield api
+
+
+@pytest.fixture
+def visitor(limited: LocalService) -> Person:
+    """A user of the limited service."""
+    return fresh_user(limited)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What is logged meanwhile."""
+    root, handler = logging.getLogger(), Lines()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield handler
+    root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture

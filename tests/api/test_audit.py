@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
-import secrets
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.fakes.qemu import FakeHost
+from tests.support.audit import KEYS, Lines, entries_of, new_id
 from tests.support.consoles import console
 from tests.support.contract import Api, Json
 from tests.support.local import LocalService
-from tests.support.people import Person, person, signed_in
+from tests.support.people import Person, person
 from voidvm.api.routing import ENDPOINTS, Access, Endpoint
 from voidvm.api.server import BASE
-from voidvm.logs import AUDIT
 
 BODIES: dict[str, Json] = {
     "login": {"username": "admin", "password": "wrong"},
@@ -32,39 +27,6 @@ BODIES: dict[str, Json] = {
     "create_vm": {"name": "x" * 64},
     "send_to_console": {"text": "x"},
 }
-KEYS = {
-    *("id", "at", "level", "userId", "username", "address", "action", "target", "status"),
-    *("code", "requestId"),
-}
-
-
-class _Lines(logging.Handler):
-    """Everything that the service logs, as `configure` would print it."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.texts: list[str] = []
-        self.entries: list[str] = []
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(("httpx", "httpcore", "websockets.client")):
-            return  # of the tests' own clients, which live in the same process
-        self.texts.append(self.format(record))
-        if record.name == AUDIT:
-            self.entries.append(record.getMessage())
-
-
-@pytest.fixture
-def lines() -> Iterator[_Lines]:
-    """What is logged meanwhile."""
-    root, handler = logging.getLogger(), _Lines()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    yield handler
-    root.removeHandler(handler)
-    root.setLevel(level)
 
 
 @pytest.fixture
@@ -75,15 +37,6 @@ def ada(local: LocalService, api: Api) -> Person:
 
 def shown(endpoint: Endpoint) -> str:
     return f"{endpoint.method} {endpoint.path}"
-
-
-def entries_of(api: Api, request_id: str) -> list[Json]:
-    found = api.ok("GET", "/logs", params={"limit": 200})["logs"]
-    return [entry for entry in found if entry["requestId"] == request_id]
-
-
-def new_id() -> str:
-    return "req-" + secrets.token_hex(8)
 
 
 # What is kept
@@ -204,7 +157,7 @@ def test_sign_ins_are_the_users_own_entries(local: LocalService, anybody: Api, a
 
 
 def test_who_was_meant_is_kept_but_not_what_may_be_a_secret(
-    anybody: Api, api: Api, ada: Person, lines: _Lines
+    anybody: Api, api: Api, ada: Person, lines: Lines
 ) -> None:
     known, unknown = new_id(), new_id()
     typed = "my-password-in-the-wrong-field"
@@ -318,117 +271,3 @@ def test_it_outlives_the_service_and_the_user(own_service: LocalService) -> None
     found = [entry for entry in logs if entry["userId"] == ada.id]
     assert [entry["action"] for entry in found] == ["start_vm", "login"]
     assert {entry["username"] for entry in found} == {ada.username}
-
-
-# As lines
-
-
-def test_each_entry_is_one_line_of_json(api: Api, anybody: Api, lines: _Lines) -> None:
-    nasty = 'x\n{"level": "info"}\r\x1b[2J\x00\u2028\u202e\x9b虚🚀'
-    request_id = new_id()
-    headers = {"x-request-id": request_id}
-    api.call("POST", f"/vms/{quote(nasty, safe='')}/start", headers=headers)
-    anybody.call("POST", "/auth/login", json={"username": nasty, "password": "x"})
-    assert len(lines.entries) >= 2
-    for line in lines.entries:
-        assert line.isascii()
-        assert line.isprintable()
-        entry = json.loads(line)
-        assert entry.keys() == KEYS - {"id"}
-    entry = next(one for one in map(json.loads, lines.entries) if one["requestId"] == request_id)
-    assert entry["target"] == nasty
-    assert entries_of(api, request_id)[0]["target"] == nasty
-
-
-def test_a_request_cannot_choose_a_name_that_is_none(api: Api, lines: _Lines) -> None:
-    for wanted in ("a b", "x" * 65, '"}', "caf\xe9"):
-        headers = [(b"x-request-id", wanted.encode("latin-1"))]
-        response = api.client.post("/api/v1/vms", headers=headers)
-        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
-
-
-def test_a_long_name_is_cut(api: Api) -> None:
-    request_id = new_id()
-    api.call("POST", f"/vms/{'x' * 4000}/start", headers={"x-request-id": request_id})
-    assert entries_of(api, request_id)[0]["target"] == "x" * 255
-
-
-# Secrets
-
-
-def test_no_secret_is_found_anywhere(
-    local: LocalService, own_service: LocalService, lines: _Lines
-) -> None:
-    """Use every secret that there is in every way that goes wrong or well, then look for it."""
-    own, host = own_service, own_service.host
-    assert host is not None
-    first, second = "first-Secret-Pw-1", "second-Secret-Pw-2"
-    mistyped = "mistyped-Secret-Pw-3"
-    admin = own.api()
-    admin.ok("POST", "/users", {"username": "ada", "password": first})
-    ada = signed_in(own, "ada", first)
-    anybody, vm = own.anybody(), ada.api.create("box", os=None)["id"]
-    ada.api.start(vm)
-    token = ada.token()["token"]
-    texts = []
-    jwt, refresh_token = ada.login["token"], ada.login["refreshToken"]
-    ticket = ada.api.ok("POST", f"/vms/{vm}/console/tickets")["ticket"]
-    spare = ada.api.ok("POST", f"/vms/{vm}/console/tickets")["ticket"]
-    secret_texts = [first, second, mistyped, jwt, refresh_token, token, ticket, spare]
-    secret_texts += [jwt.rpartition(".")[2], token.removeprefix("vvm_"), refresh_token[25:]]
-    # Well
-    for query in (f"?token={jwt}", f"?token={token}", f"?ticket={ticket}"):
-        with console(own.url, vm, query=query):
-            pass
-    with console(own.url, vm, offers=["voidvm.console.v1", f"ticket.{spare}"]):
-        pass
-    fresh = anybody.ok("POST", "/auth/refresh", {"refreshToken": refresh_token})
-    secret_texts += [fresh["token"], fresh["refreshToken"]]
-    # Wrong
-    tries = [
-        ("GET", f"/vms/{vm}/console?ticket={ticket}", None),
-        ("GET", f"/vms/{vm}/console?token={jwt}x&x=1", None),
-        ("GET", f"/vms/none/console?token={token}", None),
-        ("GET", f"/vms?token={token}", None),
-        ("POST", f"/vms/{vm}/start?token={token}", None),
-        ("POST", "/auth/login", {"username": "ada", "password": mistyped}),
-        ("POST", "/auth/login", {"username": mistyped, "password": first}),
-        ("POST", "/auth/login", {"username": "ada", "password": first, "x": second}),
-        ("POST", "/auth/login", {"username": "ada", "password": [first]}),
-        ("POST", "/auth/refresh", {"refreshToken": refresh_token}),
-        ("POST", "/users", {"username": "ada", "password": second}),
-        ("PATCH", "/users/ada", {"password": second, "role": "x"}),
-    ]
-    for method, path, body in tries:
-        options = {} if body is None else {"json": body}
-        for who in (anybody, anybody.as_user(token), anybody.as_user(f"{jwt}x"), admin):
-            if method == "PATCH" and who is not admin:
-                continue
-            texts.append(who.call(method, path, **options).text)
-    wrong = {"password": {"current": mistyped, "new": second}}
-    texts.append(anybody.as_user(token).call("PATCH", "/auth/me", json=wrong).text)
-    admin.ok("PATCH", "/users/ada", {"password": second})
-    # A fault of ours, whose traceback is logged
-    tokens = own.services.tokens
-    create, tokens.create = tokens.create, None  # type: ignore[assignment,method-assign]
-    texts.append(admin.call("POST", f"/auth/tokens?token={token}", json={"name": "x"}).text)
-    texts.append(admin.call("POST", "/auth/tokens", json={"name": "x"}).text)
-    tokens.create = create  # type: ignore[method-assign]
-    for service in (own, local):  # one root logger for both
-        service.errors.texts.clear()
-    paths = ("/logs?limit=200", "/users", f"/vms/{vm}", f"/vms/{vm}/incidents")
-    texts += [admin.call("GET", path).text for path in paths]
-    places = {
-        "log": "\n".join(lines.texts),
-        "answers": "\n".join(texts),
-        "process arguments": " ".join(host.alive()[vm].command),
-    }
-    own.stop()
-    for file in own.settings.data_dir.rglob("*"):
-        if file.is_file() and file.name != "secret.key":
-            places[str(file)] = file.read_bytes().decode("latin-1")
-    assert lines.texts
-    assert any("Traceback" in text for text in lines.texts)
-    assert any(name.endswith("voidvm.db") for name in places)
-    found = [(name, text) for text in secret_texts for name in places if text in places[name]]
-    assert found == []

@@ -172,7 +172,7 @@ def test_permissions_never_exceed_the_role(api: Api, local: LocalService) -> Non
     assert root.api.ok("GET", "/auth/me")["permissions"] == ["vm:read"]
 
 
-def test_the_last_admin_stays(api: Api) -> None:
+def test_the_last_admin_stays(api: Api, ada: Person) -> None:
     admin = api.ok("GET", "/users/admin")
     others = api.ok("GET", "/users", params={"role": "admin", "status": "active", "limit": 200})
     demoted = [one["id"] for one in others["users"] if one["id"] != admin["id"]]
@@ -180,8 +180,10 @@ def test_the_last_admin_stays(api: Api) -> None:
         api.ok("PATCH", f"/users/{user_id}", {"role": "user"})
     for body in ({"role": "user"}, {"status": "disabled"}, {"permissions": ["system:admin"]}):
         api.refused("PATCH", "/users/admin", "LAST_ADMIN", body)
-    api.refused("DELETE", "/users/admin", "LAST_ADMIN")
+    query = {"transferTo": ada.id}
+    api.refused("DELETE", "/users/admin", "LAST_ADMIN", params=query)
     assert api.ok("GET", "/users/admin") == admin
+    assert ada.api.ok("GET", "/vms")["vms"] == [], "nothing went to the heir"
 
 
 def test_two_admins_cannot_remove_each_other_at_once(local: LocalService, api: Api) -> None:

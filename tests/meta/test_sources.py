@@ -16,8 +16,10 @@ FUNCTION_LINES = 60
 
 # Loops that must survive, and the one fallback of each kind of request.
 BROAD_HANDLERS = {
-    "voidvm/api/sockets.py": 1,
+    "voidvm/api/dispatch.py": 1,
+    "voidvm/api/upgrade.py": 1,
     "voidvm/bus.py": 1,
+    "voidvm/services/audit.py": 1,
     "voidvm/supervisor/state.py": 1,
 }
 LOG_CALLS = {"exception", "error", "warning"}

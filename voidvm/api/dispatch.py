@@ -84,10 +84,13 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
             # What was begun goes on, or was done: the log must know of it.
             note(request, endpoint, gate, status=HUNG_UP)
             raise
-        except Exception as error:  # noqa: BLE001 - told to the client and logged
+        except (VoidVMError, SanicException) as error:
             response = error_response(request, error)
-            if endpoint.streams is not None:
-                await _take_rest(request)
+        except Exception:
+            log.exception("request %s failed", request.ctx.request_id)
+            response = error_response(request, errors.InternalError())
+        if endpoint.streams is not None and response.status >= 400:
+            await _take_rest(request)
         note(request, endpoint, gate, status=response.status)
         return response
 

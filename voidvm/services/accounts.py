@@ -176,12 +176,12 @@ class Accounts:
         Raises `Unauthorized` or `SessionEnded`.
         """
         session = await self._sessions.get(credential_id)
-        if session is None:
-            api_token = await self._tokens.get(credential_id)
-            if api_token is None:
-                raise SessionEndedError
-            return await self._of_api_token(api_token.token_hash)
-        return _principal(session, await self._users.get(session.user_id))
+        if session is not None:
+            return _principal(session, await self._users.get(session.user_id))
+        api_token = await self._tokens.get(credential_id)
+        if api_token is None:
+            raise SessionEndedError
+        return await self._of_api_token(api_token.token_hash)
 
     async def _of_api_token(self, token_hash: str) -> Principal:
         token = await self._tokens.by_hash(token_hash)
