@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -115,10 +116,20 @@ class Remote:
         *,
         body: Mapping[str, Json] | None = None,
         query: Mapping[str, Json] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Json:
         """The `data` of an answer. Raises `ServiceError`, `Unreachable`."""
-        response = self.request(method, path, body=body, query=query, timeout_s=timeout_s)
+        response = self.request(
+            method,
+            path,
+            body=body,
+            query=query,
+            content=content,
+            headers=headers,
+            timeout_s=timeout_s,
+        )
         return _content(response)["data"]
 
     def request(
@@ -128,14 +139,28 @@ class Remote:
         *,
         body: Mapping[str, Json] | None = None,
         query: Mapping[str, Json] | None = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> httpx.Response:
-        """A good answer as it came. Raises `ServiceError`, `Unreachable`."""
+        """A good answer as it came; `content` is a body that is no JSON.
+
+        Raises `ServiceError`, `Unreachable`.
+        """
         token = self.access_token()
-        response = self._send(method, path, token, body, query, timeout_s)
+        send = partial(
+            self._send,
+            method,
+            path,
+            body=body,
+            query=query,
+            content=content,
+            headers=headers,
+            timeout_s=timeout_s,
+        )
+        response = send(token)
         if response.status_code == 401 and self.renew(token):
-            token = self.access_token()
-            response = self._send(method, path, token, body, query, timeout_s)
+            response = send(self.access_token())
         if response.is_error:
             raise self._failure(response)
         return response
@@ -143,7 +168,7 @@ class Remote:
     def login(self, username: str, password: str) -> Context:
         """Sign in and remember it. Raises `ServiceError`, `Unreachable`."""
         body = {"username": username, "password": password}
-        response = self._send("POST", "/auth/login", None, body, None, TIMEOUT_S)
+        response = self._send("POST", "/auth/login", None, body=body)
         if response.is_error:
             raise self._failure(response)
         with self.contexts.locked():
@@ -154,7 +179,7 @@ class Remote:
         token = self.access_token()
         try:
             if token:
-                response = self._send("POST", "/auth/logout", token, {}, None, TIMEOUT_S)
+                response = self._send("POST", "/auth/logout", token, body={})
                 if response.is_error and response.status_code != 401:
                     raise self._failure(response)
         finally:
@@ -186,7 +211,7 @@ class Remote:
             if saved.token != stale:
                 return True  # another command was quicker
             body = {"refreshToken": saved.refresh_token}
-            response = self._send("POST", "/auth/refresh", None, body, None, TIMEOUT_S)
+            response = self._send("POST", "/auth/refresh", None, body=body)
             if response.status_code in {400, 401, 403}:
                 return False
             if response.is_error:
@@ -225,13 +250,16 @@ class Remote:
         method: str,
         path: str,
         token: str | None,
-        body: Mapping[str, Json] | None,
-        query: Mapping[str, Json] | None,
-        timeout_s: float,
+        *,
+        body: Mapping[str, Json] | None = None,
+        query: Mapping[str, Json] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         import httpx  # noqa: PLC0415 - 70 ms
 
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        credential = {"authorization": f"Bearer {token}"} if token else {}
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         try:
             with httpx.Client(
@@ -240,8 +268,9 @@ class Remote:
                 return client.request(
                     method,
                     self.url + path,
-                    headers=headers,
+                    headers={**credential, **(headers or {})},
                     json=body,
+                    content=content,
                     params={k: v for k, v in (query or {}).items() if v is not None},
                 )
         except httpx.TimeoutException as error:
