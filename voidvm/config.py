@@ -162,7 +162,9 @@ def _add_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None
                 raise ConfigError(f"{variable}: [{section}] is no section")
         place[key] = _from_text(text)
     if password := environ.get("VOIDVM_ADMIN_PASSWORD"):
-        values.setdefault("auth", {})["admin_password"] = password
+        auth = values.setdefault("auth", {})
+        if isinstance(auth, dict):
+            auth["admin_password"] = password
 
 
 def _from_text(text: str) -> object:
@@ -207,6 +209,8 @@ def _section(name: str, kind: type[Section], content: Mapping[str, Any]) -> Sect
             found[target] = msgspec.convert(given, known[target], strict=False)
         except OSError as error:
             raise ConfigError(f"[{name}] {key}: cannot read {value}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"[{name}] {key}: {value} is not text") from error
         except msgspec.ValidationError as error:
             raise ConfigError(f"[{name}] {key}: {error}") from error
     return kind(**found)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import TracebackType
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 AUDIT = "voidvm.audit"
 
 
 class _OneLine(logging.Formatter):
-    """Escapes control characters, so that nobody's input can write a line of its own."""
+    """Escapes control characters and indents tracebacks: nobody's input can write a line."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        head, *rest = text.split("\n") if record.exc_info else [text.replace("\n", "\\n")]
-        lines = [head, *rest]
-        return "\n".join(
-            "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
-            for line in lines
-        )
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return _printable(super().formatMessage(record).replace("\n", "\\n"))
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
+        lines = super().formatException(ei).split("\n")
+        return "\n".join("  " + _printable(line) for line in lines)
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
 
 
 def configure(level: str = "INFO") -> None:

@@ -95,7 +95,7 @@ def lines() -> Iterator[Lines]:
     root.setLevel(level)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def host(local: LocalService) -> FakeHost:
     """Where its fakes are."""
     assert local.host is not None
@@ -110,13 +110,13 @@ def admin_token(local: LocalService) -> str:
     return token
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def api(local: LocalService, admin_token: str) -> Api:
     """The API for `admin`."""
     return local.anybody().as_user(admin_token)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anybody(local: LocalService) -> Api:
     """The API without a credential."""
     return local.anybody()
@@ -168,3 +168,12 @@ def running(api: Api, vm: str) -> str:
 def qemu(host: FakeHost, running: str) -> FakeQemu:
     """The fake behind the running VM."""
     return host.alive()[running]
+
+
+@pytest.fixture(scope="module")
+def shared(api: Api) -> Iterator[str]:
+    """The id of a VM that runs; one for all tests of a file that leave it as it is."""
+    vm_id: str = api.create(f"shared{next(_numbers)}")["id"]
+    api.start(vm_id)
+    yield vm_id
+    api.remove(vm_id)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -22,6 +25,12 @@ def client(local: LocalService, api: Api, running: str) -> Iterator[ConsoleClien
     with console(local.url, running, token=api.token) as client:
         client.until(BOOT)
         yield client
+
+
+@pytest.fixture
+def running(shared: str) -> str:
+    """One VM for all: none of these tests changes it."""
+    return shared
 
 
 def refused(local: LocalService, vm: str, **options: Json) -> tuple[int, Json]:
@@ -111,6 +120,35 @@ def test_pages_of_other_origins_are_refused(
     status, error = refused(local, running, token=api.token, headers=headers)
     assert (status, error["code"]) == (403, "ORIGIN_REFUSED")
     assert "allowed_origins" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"origin: http://\xff\xfe",
+        b"sec-websocket-protocol: ticket.\xe9",
+        b"authorization: Bearer \xe9",
+        b"cookie: \xff",
+        b"accept-language: \xff",
+        b"host: \xff",
+    ],
+)
+def test_headers_that_are_no_text_are_refused(
+    local: LocalService, running: str, header: bytes
+) -> None:
+    request = (
+        b"GET /api/v1/vms/%s/console HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n"
+        b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s\r\n\r\n"
+    ) % (running.encode(), header)
+    address = urlsplit(local.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(request)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        error = json.loads(response.read())["error"]
+    assert response.status in {400, 401, 403}, error
+    assert error["code"] in {"VALIDATION_ERROR", "UNAUTHORIZED", "ORIGIN_REFUSED"}
 
 
 def test_the_own_page_may_connect(local: LocalService, api: Api, running: str) -> None:

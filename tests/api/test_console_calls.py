@@ -81,6 +81,7 @@ def test_a_full_disk_loses_history_but_no_output(
         lost = b"lost" * 512
         for _ in range(4):
             local.do(lambda: qemu.serial.say(lost, is_logged=False))
+            time.sleep(0.1)
         client.until(block + lost * 4)
         file = local.folder / "d" / "vms" / running / "console.log"
         eventually(lambda: file.stat().st_size == 4096 + 4 * len(lost))

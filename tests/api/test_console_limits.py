@@ -247,16 +247,17 @@ def _swallow(call: Callable[[], None]) -> None:
     ids=lambda value: repr(value[:4]) if isinstance(value, bytes) else str(value),
 )
 def test_a_wrong_frame_ends_the_connection(
-    local: LocalService, running: str, attach: Attach, data: bytes, code: int
+    local: LocalService, api: Api, shared: str, data: bytes, code: int
 ) -> None:
-    raw = attach()
+    raw = RawSocket(local.url, f"/api/v1/vms/{shared}/console", api.token)
     with suppress(OSError):
         raw.send(data)
     if code == 1005:
         assert (CLOSE, b"") in raw.frames()
     else:
         assert raw.close_code() == code
-    eventually(lambda: viewers(local, running) == 0)
+    raw.close()
+    eventually(lambda: viewers(local, shared) == 0)
 
 
 def test_a_message_in_pieces_is_one(running: str, qemu: FakeQemu, attach: Attach) -> None:

@@ -227,6 +227,14 @@ def test_headers_without_end_are_refused(local: LocalService) -> None:
     assert response.status in {400, 413, 431}
 
 
+def test_a_content_type_that_is_no_text_is_415(local: LocalService, admin_token: str) -> None:
+    head = (
+        f"POST /api/v1/vms HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {admin_token}\r\n"
+        "content-length: 2\r\ncontent-type: "
+    ).encode()
+    check_raw(local, head + b"\xff\xfe\r\n\r\n{}", 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
 def test_a_fault_of_ours_tells_only_its_number(
     api: Api, local: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

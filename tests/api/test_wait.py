@@ -127,8 +127,8 @@ def test_patterns_of_many_kinds(
 @pytest.mark.parametrize(
     "regex", ["(", "[", "a{1000000}", "(?=x)", r"\1", "(" * 500, "x{1000}{1000}"]
 )
-def test_a_broken_pattern_is_named(api: Api, vm: str, regex: str) -> None:
-    path = f"/vms/{vm}/wait?for=console:/{quote(regex, safe='')}/"
+def test_a_broken_pattern_is_named(api: Api, shared: str, regex: str) -> None:
+    path = f"/vms/{shared}/wait?for=console:/{quote(regex, safe='')}/"
     error = api.refused("GET", path, "VALIDATION_ERROR")
     assert [problem["field"] for problem in error["errors"]] == ["for"]
     assert "is not a regular expression (RE2)" in error["details"]
@@ -166,8 +166,8 @@ def test_a_costly_pattern_costs_little(
         "x" * 1000,
     ],
 )
-def test_what_is_no_condition_is_named(api: Api, vm: str, condition: str) -> None:
-    error = api.refused("GET", f"/vms/{vm}/wait?for={quote(condition)}", "VALIDATION_ERROR")
+def test_what_is_no_condition_is_named(api: Api, shared: str, condition: str) -> None:
+    error = api.refused("GET", f"/vms/{shared}/wait?for={quote(condition)}", "VALIDATION_ERROR")
     assert error["errors"][0]["field"] == "for"
     assert "console:/<regex>/" in error["details"]
 

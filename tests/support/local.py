@@ -101,7 +101,7 @@ class LocalService:
         assert is_up.wait(START_TIMEOUT_S), "the service did not start"
         if self._serving.done():
             self._serving.result()
-        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=100, trust_env=False)
 
     def stop(self) -> None:
         """Stop it as SIGTERM does; guests go on."""

@@ -1,27 +1,60 @@
-"""The service's log: one line an event, and the entries of the audit log as they are."""
+"""The log has one line an event, whatever clients send."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import logging
 
-PROGRAM = r"""
-import json, logging
+import pytest
+
 from voidvm import logs
-logs.configure()
-logging.getLogger("voidvm.x").warning("one\ntwo\x1b[2J\u2028three")
-logging.getLogger(logs.AUDIT).info("%s", json.dumps({"target": "a\nb\x1b\u2028"}))
-logging.getLogger("aiosqlite").debug("a statement with its secrets")
-logging.getLogger("sanic.access").info("GET /x?token=secret")
-"""
 
 
-def test_nobody_writes_a_line_of_its_own() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=30
-    )
-    first, second = done.stderr.splitlines()
-    assert first.endswith(r"WARNING voidvm.x: one\ntwo\x1b[2J\x2028three")
-    assert json.loads(second) == {"target": "a\nb\x1b\u2028"}
-    assert done.stdout == ""
+@pytest.fixture
+def formatter() -> logging.Formatter:
+    return logs._OneLine("%(levelname)s %(message)s")
+
+
+def record(message: str, **options: object) -> logging.LogRecord:
+    made = logging.LogRecord("x", logging.INFO, "f", 1, message, None, None)
+    made.__dict__.update(options)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("plain", "INFO plain"),
+        ("a\nFAKE b", "INFO a\\nFAKE b"),
+        ("a\r\x1b[31m\x00", "INFO a\\x0d\\x1b[31m\\x00"),
+        ("ü 🚀\tx", "INFO ü 🚀\tx"),
+        ("a\u2028b\x85c", "INFO a\\x2028b\\x85c"),
+    ],
+)
+def test_no_input_writes_a_line_of_its_own(
+    formatter: logging.Formatter, message: str, line: str
+) -> None:
+    assert formatter.format(record(message)) == line
+
+
+def failure(words: str) -> object:
+    try:
+        int(words)
+    except ValueError as error:
+        found = RuntimeError(words).with_traceback(error.__traceback__)
+    return type(found), found, found.__traceback__
+
+
+def test_a_traceback_keeps_its_lines(formatter: logging.Formatter) -> None:
+    info = failure("boo")
+    text = formatter.format(record("failed", exc_info=info))
+    assert text.startswith("INFO failed\n  Traceback")
+    assert text.endswith("\n  RuntimeError: boo")
+
+
+def test_a_message_before_a_traceback_writes_no_line_of_its_own(
+    formatter: logging.Formatter,
+) -> None:
+    info = failure("boo\nERROR fake")
+    lines = formatter.format(record("a\nERROR b", exc_info=info)).splitlines()
+    assert lines[0] == "INFO a\\nERROR b"
+    assert not any(line.startswith("ERROR") for line in lines)

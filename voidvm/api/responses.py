@@ -71,13 +71,16 @@ def failure(request: Request, error: VoidVMError) -> HTTPResponse:
     """An error, as a response."""
     content: dict[str, object] = {
         "code": error.code,
-        "message": error.message(language(request)),
-        "details": error.details,
+        "message": _text(error.message(language(request))),
+        "details": _text(error.details),
         "requestId": request.ctx.request_id,
         "retryable": error.retryable,
     }
     if error.errors:
-        content["errors"] = [problem._asdict() for problem in error.errors]
+        content["errors"] = [
+            {"field": _text(problem.field), "message": _text(problem.message)}
+            for problem in error.errors
+        ]
     if error.hint:
         content["hint"] = error.hint
     body = {"success": False, "error": content, "timestamp": datetime.now(UTC)}
@@ -119,3 +122,8 @@ def replay(answer: StoredAnswer) -> HTTPResponse:
     if answer.is_replayed:
         headers["idempotency-replayed"] = "true"
     return HTTPResponse(answer.body, status=answer.status, headers=headers, content_type=JSON)
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can carry: headers that are none come to us as lone surrogates."""
+    return text.encode(errors="replace").decode()

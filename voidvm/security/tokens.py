@@ -39,6 +39,8 @@ def load_or_create_key(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return _create_key(path)
+    except OSError as error:
+        raise KeyUnusable(f"cannot use {path}: {error.strerror}") from error
     with os.fdopen(fd, "rb") as file:
         if stat.S_IMODE(os.fstat(fd).st_mode) & 0o077:
             raise KeyUnusable(f"{path} can be read by others: chmod 600 {path}")

@@ -186,7 +186,7 @@ def _boot_places(order: list[BootDevice]) -> dict[BootDevice, int]:
     free: QEMU puts the loader of a `-kernel` there.
     """
     kinds: tuple[BootDevice, ...] = ("disk", "cdrom")
-    complete = [*order, *(kind for kind in kinds if kind not in order)]
+    complete = dict.fromkeys([*order, *kinds])
     return {kind: 1 + number * (DISKS_MAX + 1) for number, kind in enumerate(complete)}
 
 

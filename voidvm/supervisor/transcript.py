@@ -13,7 +13,7 @@ from voidvm.supervisor.history import Gap, History, Output
 CHUNK_BYTES = 65_536
 # After so long without news from either, what is missing was lost: they are in step again.
 QUIET_S = 0.05
-# A file that stays behind the line for so long cannot grow: the disk is full.
+# A file that stays behind while the line speaks on for so long cannot grow: the disk is full.
 FILE_LAG_S = 0.25
 
 
@@ -90,7 +90,8 @@ class Transcript:
             if now - max(self._spoke_at, self._grew_at) >= QUIET_S:
                 self._heard = self._filed
                 self._is_in_step = True
-        elif self._heard > self._filed and now - self._ahead_since >= FILE_LAG_S:
+        elif self._heard > self._filed and self._spoke_at - self._ahead_since >= FILE_LAG_S:
+            # A slow disk holds up QEMU, too: one that spoke on has failed to write.
             # Offsets stay true: what the file could not take becomes a hole in it.
             self._history.bridge(self._end)
             self._filed = self._end

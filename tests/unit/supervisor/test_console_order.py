@@ -124,6 +124,22 @@ async def test_a_file_that_cannot_grow_gets_a_hole_and_offsets_stay_true(
         assert await late.next() == Output(8192, b"after")
 
 
+async def test_a_file_that_is_only_late_repeats_nothing(
+    console: Console, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy disk may hold up QEMU between the line and the file; it says nothing meanwhile.
+    monkeypatch.setattr(transcript, "FILE_LAG_S", 0.05)
+    async with console.viewing(offset=0, mode="read") as viewer:
+        guest.say(b"late ")
+        assert await seen(viewer, 5) == b"late "
+        await asyncio.sleep(1.2)
+        guest.file(b"late ")
+        guest.say(b"next")
+        guest.file(b"next")
+        assert await seen(viewer, 4) == b"next"
+    assert (tmp_path / "console.log").read_bytes() == b"late next"
+
+
 async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
     console: Console, guest: Guest
 ) -> None:
