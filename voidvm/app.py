@@ -22,7 +22,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
-from voidvm.assembly import Parts, assemble, restore
+from voidvm.assembly import Foundation, Parts, assemble, restore
 from voidvm.config import Settings
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
@@ -65,16 +65,19 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
             parts = assemble(
-                settings,
-                layout=layout,
-                database=database,
-                key=key,
-                launcher=Launcher(binary=settings.qemu.binary, identity=identity),
-                identity=identity,
-                accelerator=accelerator,
+                Foundation(
+                    settings,
+                    layout=layout,
+                    database=database,
+                    key=key,
+                    launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+                    identity=identity,
+                    accelerator=accelerator,
             )
             parts.bus.subscribe(reserve.on_news)
-            reserve.take()
+            reserve.take(,
+                )
+            )
             accelerator.find_out_early()
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, parts.services.accounts)

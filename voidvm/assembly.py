@@ -68,124 +68,182 @@ class Parts:
     operations: Operations
 
 
-def assemble(
-    settings: Settings,
-    *,
-    layout: Layout,
-    database: Database,
-    key: bytes,
-    launcher: Launcher,
-    identity: Identity | None,
-    accelerator: Accelerator,
-) -> Parts:
+class Foundation:
+    """What the settings and the host give, and every service stands on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        layout: Layout,
+        database: Database,
+        key: bytes,
+        launcher: Launcher,
+        identity: Identity | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.settings = settings
+        self.layout = layout
+        self.database = database
+        self.key = key
+        self.identity = identity
+        self.accelerator = accelerator
+        self.bus = Bus()
+        self.plans = Plans({name: quota_of(plan) for name, plan in settings.plans.items()})
+        self.vms = VmStore(database, plans=self.plans)
+        self.images = ImageStore(database)
+        self.operation_log = OperationStore(database)
+        self.operations = Operations(self.operation_log, bus=self.bus)
+        self.catalog = parse_catalog(catalog_text(), settings.images.catalog)
+        self.img = QemuImg(settings.qemu.img_binary, identity=identity)
+        self.space = Space(layout)
+        self.cap_bytes = settings.limits.upload_bytes or NO_CAP_BYTES
+        self.fleet = Fleet(
+            layout=layout,
+            launcher=launcher,
+            journal=StoredJournal(self.vms),
+            bus=self.bus,
+            history_bytes=settings.console.history_bytes,
+        )
+
+
+def assemble(base: Foundation) -> Parts:
     """All objects, knowing each other; nothing runs yet."""
-    bus = Bus()
-    plans = Plans({name: quota_of(plan) for name, plan in settings.plans.items()})
-    passwords = Passwords()
-    throttle = LoginThrottle(settings.limits.login_attempts)
-    users = UserStore(database, plans=plans)
-    tokens = TokenStore(database)
-    vm_store = VmStore(database, plans=plans)
-    accounts = Accounts(
-        users,
-        SessionStore(database),
-        tokens,
-        signer=TokenSigner(key),
-        passwords=passwords,
-        settings=settings.auth,
-        throttle=throttle,
-        bus=bus,
+    images = Images(base.images, layout=base.layout, catalog=base.catalog)
+    guests = Guests(images=images, layout=base.layout, accel=base.accelerator.of_host)
+    vms = Vms(
+        base.vms,
+        fleet=base.fleet,
+        operations=base.operations,
+        layout=base.layout,
+        bus=base.bus,
     )
-    fleet = Fleet(
-        layout=layout,
-        launcher=launcher,
-        journal=StoredJournal(vm_store),
-        bus=bus,
-        history_bytes=settings.console.history_bytes,
-    )
-    catalog = parse_catalog(catalog_text(), settings.images.catalog)
-    image_store = ImageStore(database)
-    images = Images(image_store, layout=layout, catalog=catalog)
-    guests = Guests(images=images, layout=layout, accel=accelerator.of_host)
-    img = QemuImg(settings.qemu.img_binary, identity=identity)
-    space = Space(layout)
-    cap_bytes = settings.limits.upload_bytes or NO_CAP_BYTES
-    operation_store = OperationStore(database)
-    operations = Operations(operation_store, bus=bus)
-    vms = Vms(vm_store, fleet=fleet, operations=operations, layout=layout, bus=bus)
-    lifecycle = Lifecycle(vm_store, vms=vms, fleet=fleet, guests=guests, layout=layout)
-    imports = Imports(
-        image_store,
-        operations=operations,
-        admission=Admission(img, identity=identity, cap_bytes=cap_bytes),
-        downloads=Downloads(allow_private=settings.images.allow_private_urls),
-        catalog=catalog,
-        space=space,
-        layout=layout,
-    )
-    disks = Disks(
-        vm_store,
-        vms=vms,
-        fleet=fleet,
-        images=images,
-        guests=guests,
-        img=img,
-        space=space,
-        layout=layout,
-    )
+    lifecycle = Lifecycle(base.vms, vms=vms, fleet=base.fleet, guests=guests, layout=base.layout)
+    imports = _imports(base)
+    disks = _disks(base, vms=vms, images=images, guests=guests)
+    accounts, users = _accounts(base)
     services = Services(
         accounts=accounts,
-        users=Users(users, passwords=passwords, throttle=throttle, plans=plans, bus=bus),
-        tokens=Tokens(tokens, bus=bus),
-        audit=Audit(AuditStore(database)),
-        idempotency=Idempotency(IdempotencyStore(database), key=key),
+        users=users,
+        tokens=Tokens(TokenStore(base.database), bus=base.bus),
+        audit=Audit(AuditStore(base.database)),
+        idempotency=Idempotency(IdempotencyStore(base.database), key=base.key),
         vms=vms,
-        changes=Changes(
-            vm_store,
-            vms=vms,
-            fleet=fleet,
-            images=images,
-            guests=guests,
-            disks=disks,
-            layout=layout,
-        ),
-        creation=Creation(
-            vm_store,
-            vms=vms,
-            fleet=fleet,
-            images=images,
-            imports=imports,
-            lifecycle=lifecycle,
-            guests=guests,
-            operations=operations,
-            img=img,
-            space=space,
-            layout=layout,
+        changes=_changes(base, vms=vms, images=images, guests=guests, disks=disks),
+        creation=_creation(
+            base, vms=vms, images=images, guests=guests, imports=imports, lifecycle=lifecycle
         ),
         disks=disks,
         imports=imports,
-        uploads=Uploads(
-            UploadStore(database),
-            imports=imports,
-            operations=operations,
-            space=space,
-            layout=layout,
-            cap_bytes=cap_bytes,
-        ),
-        jobs=Jobs(operation_store, operations=operations),
+        uploads=_uploads(base, imports=imports),
+        jobs=Jobs(base.operation_log, operations=base.operations),
         lifecycle=lifecycle,
-        waiting=Waiting(vms=vms, fleet=fleet),
-        consoles=Consoles(vms=vms, fleet=fleet, tickets=TicketBox(), accounts=accounts, bus=bus),
+        waiting=Waiting(vms=vms, fleet=base.fleet),
+        consoles=Consoles(
+            vms=vms, fleet=base.fleet, tickets=TicketBox(), accounts=accounts, bus=base.bus
+        ),
         images=images,
         host=Host(
-            vm_store,
-            fleet=fleet,
-            accelerator=accelerator,
-            settings=settings.qemu,
-            layout=layout,
+            base.vms,
+            fleet=base.fleet,
+            accelerator=base.accelerator,
+            settings=base.settings.qemu,
+            layout=base.layout,
         ),
     )
-    return Parts(services=services, fleet=fleet, bus=bus, operations=operations)
+    return Parts(services=services, fleet=base.fleet, bus=base.bus, operations=base.operations)
+
+
+def _accounts(base: Foundation) -> tuple[Accounts, Users]:
+    store = UserStore(base.database, plans=base.plans)
+    passwords = Passwords()
+    throttle = LoginThrottle(base.settings.limits.login_attempts)
+    accounts = Accounts(
+        store,
+        SessionStore(base.database),
+        TokenStore(base.database),
+        signer=TokenSigner(base.key),
+        passwords=passwords,
+        settings=base.settings.auth,
+        throttle=throttle,
+        bus=base.bus,
+    )
+    users = Users(store, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus)
+    return accounts, users
+
+
+def _imports(base: Foundation) -> Imports:
+    return Imports(
+        base.images,
+        operations=base.operations,
+        admission=Admission(base.img, identity=base.identity, cap_bytes=base.cap_bytes),
+        downloads=Downloads(allow_private=base.settings.images.allow_private_urls),
+        catalog=base.catalog,
+        space=base.space,
+        layout=base.layout,
+    )
+
+
+def _uploads(base: Foundation, *, imports: Imports) -> Uploads:
+    return Uploads(
+        UploadStore(base.database),
+        imports=imports,
+        operations=base.operations,
+        space=base.space,
+        layout=base.layout,
+        cap_bytes=base.cap_bytes,
+    )
+
+
+def _disks(base: Foundation, *, vms: Vms, images: Images, guests: Guests) -> Disks:
+    return Disks(
+        base.vms,
+        vms=vms,
+        fleet=base.fleet,
+        images=images,
+        guests=guests,
+        img=base.img,
+        space=base.space,
+        layout=base.layout,
+    )
+
+
+def _changes(
+    base: Foundation, *, vms: Vms, images: Images, guests: Guests, disks: Disks
+) -> Changes:
+    return Changes(
+        base.vms,
+        vms=vms,
+        fleet=base.fleet,
+        images=images,
+        guests=guests,
+        disks=disks,
+        layout=base.layout,
+    )
+
+
+def _creation(
+    base: Foundation,
+    *,
+    vms: Vms,
+    images: Images,
+    guests: Guests,
+    imports: Imports,
+    lifecycle: Lifecycle,
+) -> Creation:
+    return Creation(
+        base.vms,
+        vms=vms,
+        fleet=base.fleet,
+        images=images,
+        imports=imports,
+        lifecycle=lifecycle,
+        guests=guests,
+        operations=base.operations,
+        img=base.img,
+        space=base.space,
+        layout=base.layout,
+    )
 
 
 async def restore(parts: Parts) -> None:

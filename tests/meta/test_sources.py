@@ -19,6 +19,7 @@ BROAD_HANDLERS = {
     "voidvm/api/dispatch.py": 1,
     "voidvm/api/upgrade.py": 1,
     "voidvm/bus.py": 1,
+    "voidvm/operations/runner.py": 2,
     "voidvm/services/audit.py": 1,
     "voidvm/supervisor/state.py": 1,
 }

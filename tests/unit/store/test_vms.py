@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from voidvm.domain.account import Principal, UserRecord
+from voidvm.domain.quota import Plans
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Disk, Hardware, Run, VmRecord
 from voidvm.errors import NameTaken, VmNotFound
@@ -50,7 +51,7 @@ def principal(owner: str, role: str = "user") -> Principal:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
     database = await Database.open(tmp_path / "db")
-    users = UserStore(database)
+    users = UserStore(database, plans=Plans({}))
     for name in ("admin", "bob"):
         await users.insert(
             UserRecord(
@@ -63,9 +64,10 @@ async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
                 password_hash="",
                 last_login=None,
                 created_at=NOW,
+                updated_at=NOW,
             )
         )
-    yield VmStore(database)
+    yield VmStore(database, plans=Plans({}))
     await database.close()
 
 
@@ -165,10 +167,3 @@ async def test_deletion_takes_the_tags_along(store: VmStore) -> None:
     assert await store.all() == []
     await store.insert(record("one"))
     assert (await store.page(owner_id=None, tag="t"))[1] == 0
-
-
-async def test_who_uses_an_image_is_known(store: VmStore) -> None:
-    await store.insert(record("one", disks=[Disk(id="disk0", size=1, image="img-1")]))
-    await store.insert(record("two"))
-    assert await store.uses_image("img-1") == ["vm-admin-one"]
-    assert await store.uses_image("img-2") == []
