@@ -73,11 +73,10 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
                     launcher=Launcher(binary=settings.qemu.binary, identity=identity),
                     identity=identity,
                     accelerator=accelerator,
-            )
-            parts.bus.subscribe(reserve.on_news)
-            reserve.take(,
                 )
             )
+            parts.bus.subscribe(reserve.on_news)
+            reserve.take()
             accelerator.find_out_early()
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, parts.services.accounts)
