@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from voidvm.domain.account import Principal, UserRecord
-from voidvm.domain.quota import Plans
+from voidvm.domain.quota import Plans, Quota
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Disk, Hardware, Run, VmRecord
 from voidvm.errors import NameTaken, VmNotFound
@@ -51,7 +51,7 @@ def principal(owner: str, role: str = "user") -> Principal:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
     database = await Database.open(tmp_path / "db")
-    users = UserStore(database, plans=Plans({}))
+    users = UserStore(database, plans=Plans({"free": Quota()}))
     for name in ("admin", "bob"):
         await users.insert(
             UserRecord(
@@ -67,7 +67,7 @@ async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
                 updated_at=NOW,
             )
         )
-    yield VmStore(database, plans=Plans({}))
+    yield VmStore(database, plans=Plans({"free": Quota()}))
     await database.close()
 
 
