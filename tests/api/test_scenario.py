@@ -32,6 +32,9 @@ class FakeHands:
     def power_off(self, vm_id: str) -> None:
         self._do(vm_id, FakeQemu.power_off)
 
+    def wait_for_first_words(self, vm_id: str) -> None:
+        self.wait_for_guest(vm_id)
+
     def wait_for_guest(self, vm_id: str) -> None:
         eventually(lambda: self._host.alive()[vm_id].run_state == "running")
 

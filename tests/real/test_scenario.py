@@ -37,6 +37,9 @@ class RealHands:
     def power_off(self, vm_id: str) -> None:
         send(self._api, vm_id, "poweroff -f\n")
 
+    def wait_for_first_words(self, vm_id: str) -> None:
+        wait_for(self._api, vm_id, "console:/SeaBIOS/", timeout_s=30)
+
     def wait_for_guest(self, vm_id: str) -> None:
         wait_for(self._api, vm_id, PROMPT, timeout_s=60)
 
