@@ -64,21 +64,8 @@ def assemble(
     """All objects, knowing each other; nothing runs yet."""
     bus = Bus()
     plans = Plans({name: quota_of(plan) for name, plan in settings.plans.items()})
-    passwords = Passwords()
-    throttle = LoginThrottle(settings.limits.login_attempts)
-    users = UserStore(database, plans=plans)
-    tokens = TokenStore(database)
+    accounts, users, tokens = _people(settings, database=database, key=key, plans=plans, bus=bus)
     vm_store = VmStore(database, plans=plans)
-    accounts = Accounts(
-        users,
-        SessionStore(database),
-        tokens,
-        signer=TokenSigner(key),
-        passwords=passwords,
-        settings=settings.auth,
-        throttle=throttle,
-        bus=bus,
-    )
     fleet = Fleet(
         layout=layout,
         launcher=launcher,
@@ -92,8 +79,8 @@ def assemble(
     vms = Vms(vm_store, fleet=fleet, images=images, guests=guests, img=img, layout=layout, bus=bus)
     services = Services(
         accounts=accounts,
-        users=Users(users, passwords=passwords, throttle=throttle, plans=plans, bus=bus),
-        tokens=Tokens(tokens, bus=bus),
+        users=users,
+        tokens=tokens,
         audit=Audit(AuditStore(database)),
         idempotency=Idempotency(IdempotencyStore(database), key=key),
         vms=vms,
@@ -113,3 +100,26 @@ def assemble(
         host=Host(fleet=fleet),
     )
     return Parts(services=services, fleet=fleet, bus=bus)
+
+
+def _people(
+    settings: Settings, *, database: Database, key: bytes, plans: Plans, bus: Bus
+) -> tuple[Accounts, Users, Tokens]:
+    """Those who share the users' table, the hashes and the count of failed sign-ins."""
+    users, tokens = UserStore(database, plans=plans), TokenStore(database)
+    passwords, throttle = Passwords(), LoginThrottle(settings.limits.login_attempts)
+    accounts = Accounts(
+        users,
+        SessionStore(database),
+        tokens,
+        signer=TokenSigner(key),
+        passwords=passwords,
+        settings=settings.auth,
+        throttle=throttle,
+        bus=bus,
+    )
+    return (
+        accounts,
+        Users(users, passwords=passwords, throttle=throttle, plans=plans, bus=bus),
+        Tokens(tokens, bus=bus),
+    )

@@ -74,8 +74,8 @@ def all_that_goes_wrong(own: LocalService, admin: Api, ada: Person, vm: str, use
     texts = []
     for method, path, body in tries:
         options = {} if body is None else {"json": body}
-        for who in (anybody, anybody.as_user(token), anybody.as_user(f"{jwt}x"), admin):
-            texts.append(who.call(method, path, **options).text)
+        callers = (anybody, anybody.as_user(token), anybody.as_user(f"{jwt}x"), admin)
+        texts += [who.call(method, path, **options).text for who in callers]
     return "\n".join(texts)
 
 

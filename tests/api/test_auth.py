@@ -163,7 +163,7 @@ FORGERIES: dict[str, Callable[[Json, bytes], str]] = {
     "session null": lambda claims, key: jwt.encode(claims | {"sid": None}, key),
     "exp of a wrong type": lambda claims, key: jwt.encode(claims | {"exp": "never"}, key),
     **{
-        f"no {name}": lambda claims, key, name=name: jwt.encode(  # type: ignore[misc]
+        f"no {name}": lambda claims, key, name=name: jwt.encode(  # type: ignore[misc]  # name is bound here
             {other: value for other, value in claims.items() if other != name}, key
         )
         for name in ("exp", "iat", "jti", "aud", "typ", "sub", "sid")
