@@ -71,13 +71,26 @@ install_for_running() {
         mtools           mcopy
         syslinux         syslinux
         zstd             zstd
+        xz-utils         xz
         ca-certificates  /etc/ssl/certs/ca-certificates.crt
         curl             curl
         jq               jq'
 }
 
 install_for_checking() {
-    install_packages 'shellcheck shellcheck'
+    install_packages '
+        shellcheck  shellcheck
+        binutils    as'
+}
+
+# What the recipe of the Debian guest needs, and the test that boots it.
+install_for_slow_tests() {
+    install_packages '
+        mmdebstrap      mmdebstrap
+        grub-common     grub-mkimage
+        e2fsprogs       mke2fs
+        fdisk           sfdisk
+        openssh-client  ssh'
 }
 
 # Set PYTHON to one that is new enough and can make virtual environments.
