@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchlib.service import Failed, Json, Service
+from voidvm.domain.disk import DISKS_MAX
 from voidvm.hypervisor import argv
-from voidvm.hypervisor.guest import DiskFile, Guest, Nic
+from voidvm.hypervisor.aio import best_aio
+from voidvm.hypervisor.guest import CdFile, DiskFile, Guest, Nic
+from voidvm.services.guests import CD_DRIVE
 
 BINARY = "qemu-system-x86_64"
 # What differs between two runs of one VM: numbers of descriptors.
@@ -33,7 +36,13 @@ def twin(service: Service, vm: Mapping[str, Json], *, uuid: str, folder: Path) -
         memory_mib=vm["memory"],
         machine=vm["machine"],
         accel=vm["accelInUse"],
-        disks=(DiskFile(node=disk["id"], files=(own, *base), bootindex=1),),
+        disks=(
+            DiskFile(
+                node=disk["id"], files=(own, *base), bootindex=1, aio=best_aio(is_direct=False)
+            ),
+        ),
+        # The empty drive of the first place behind all disks.
+        cds=(CdFile(node=CD_DRIVE, file=None, bootindex=2 + DISKS_MAX),),
         nics=tuple(_nic(card) for card in vm["networks"]),
         monitor_socket=folder / "qmp",
         agent_socket=folder / "agent",

@@ -265,7 +265,12 @@ def test_a_user_sees_and_touches_only_its_own(api: Api, bob: Api, name: str, vm:
 
 @pytest.mark.parametrize("endpoint", [one for one in CLOSED if "{vm}" in one.path], ids=shown)
 def test_somebody_elses_vm_is_like_none(bob: Api, shared: str, endpoint: Endpoint) -> None:
-    bodies = {"send_to_console": {"text": "x"}}
+    bodies: Json = {
+        "send_to_console": {"text": "x"},
+        "attach_disk": {"size": 1},
+        "expand_disk": {"size": 2},
+        "change_iso": {"image": "x"},
+    }
     query = {"for": "running"} if endpoint.name == "wait_for_vm" else {}
     answers = []
     for ref in (shared, "vm-000000000000"):

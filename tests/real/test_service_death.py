@@ -77,7 +77,7 @@ def stopped_before_cont(service: Service, api: Api, vm_id: str) -> Iterator[int]
     for _ in range(20):
         starter = threading.Thread(target=_start_and_be_cut_off, args=(service, api.token, vm_id))
         starter.start()
-        pid = eventually(lambda: _child_of(service, vm_id))
+        pid = eventually(lambda: _child_of(service, vm_id), timeout_s=20)
         os.kill(pid, signal.SIGSTOP)
         service.kill()
         starter.join()

@@ -92,9 +92,9 @@ class Guests:
         """
         hardware = record.hardware
         paths = self._layout.vm(record.id)
-        if not paths.disk(record.disks[0].id).exists():
+        if not paths.data.exists():
             raise CommandFailed(
-                "its disk was never made",
+                "its files were never made",
                 tool="VoidVM",
                 hint="Delete the VM and create it again; its statusReason says what went wrong.",
             )

@@ -59,10 +59,12 @@ REST = [
 
 
 def agent(kind: str) -> list[str]:
+    """The agent's channel, and the controller for what is plugged in later."""
     return [
         *("-device", f'{{"driver":"virtio-serial-{kind}"}}'),
         "-device",
         '{"driver":"virtserialport","chardev":"agent0","name":"org.qemu.guest_agent.0"}',
+        *("-device", f'{{"driver":"virtio-scsi-{kind}","id":"scsi0"}}'),
     ]
 
 
@@ -72,19 +74,19 @@ def rng(kind: str) -> list[str]:
 
 def disk(kind: str) -> list[str]:
     return [
-        *("-add-fd", "fd=21,set=2", "-add-fd", "fd=20,set=3"),
+        *("-add-fd", "fd=20,set=2", "-add-fd", "fd=21,set=3"),
         "-blockdev",
         (
             '{"driver":"qcow2","node-name":"disk0","read-only":false,"file":{"driver":"file",'
-            '"filename":"/dev/fdset/3","locking":"on","read-only":false,"discard":"unmap"},'
+            '"filename":"/dev/fdset/2","locking":"on","read-only":false,"aio":"threads","discard":"unmap"},'
             '"backing":{"driver":"qcow2","node-name":"disk0-1","read-only":true,"file":'
-            '{"driver":"file","filename":"/dev/fdset/2","locking":"on","read-only":true},'
+            '{"driver":"file","filename":"/dev/fdset/3","locking":"on","read-only":true},'
             '"backing":null},"discard":"unmap","detect-zeroes":"unmap"}'
         ),
         "-device",
         (
-            f'{{"driver":"virtio-blk-{kind}","id":"dev-disk0","drive":"disk0","bootindex":1,'
-            '"werror":"stop","rerror":"stop"}'
+            f'{{"driver":"virtio-blk-{kind}","id":"dev-disk0","drive":"disk0","werror":"stop",'
+            '"rerror":"stop","bootindex":1}'
         ),
     ]
 
@@ -167,7 +169,6 @@ def test_a_cd() -> None:
     assert list(argv.files(guest)) == [("cd0-0", Path("/i/cd"), False)]
     assert build(guest) == [
         *("qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci")),
-        *("-device", '{"driver":"virtio-scsi-pci","id":"scsi0"}'),
         *("-add-fd", "fd=20,set=2"),
         "-blockdev",
         (
@@ -175,7 +176,7 @@ def test_a_cd() -> None:
             '"filename":"/dev/fdset/2","read-only":true}}'
         ),
         "-device",
-        '{"driver":"scsi-cd","bus":"scsi0.0","id":"dev-cd0","drive":"cd0","bootindex":11}',
+        '{"driver":"scsi-cd","bus":"scsi0.0","id":"dev-cd0","bootindex":11,"drive":"cd0"}',
         *rng("pci"),
     ]
 

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from voidvm.domain.account import Principal, UserRecord
+from voidvm.domain.permission import Permission
 from voidvm.domain.quota import Plans, Quota
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Disk, Hardware, Run, VmRecord
@@ -44,7 +45,7 @@ def principal(owner: str, role: str = "user") -> Principal:
         username=owner,
         role="admin" if role == "admin" else "user",
         session_id="s",
-        permissions=frozenset(),
+        permissions=frozenset(Permission),
     )
 
 
