@@ -96,7 +96,13 @@ def test_a_refused_detach_leaves_the_disk_and_its_data(api: Api, vm: Json) -> No
     assert said == "stays"
 
 
-@pytest.mark.parametrize("cache", ["none", "writeback", "unsafe"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "cache",
+    ["writeback", pytest.param("none", marks=SLOW), pytest.param("unsafe", marks=SLOW)],
+)
 def test_freed_space_is_given_back(service: Service, api: Api, vm: Json, cache: str) -> None:
     disk = attach(api, cache=cache)
     file = disk_file(service, vm, disk)
@@ -121,6 +127,7 @@ def test_freed_space_is_given_back(service: Service, api: Api, vm: Json, cache: 
     detach(api, disk)
 
 
+@SLOW
 def test_without_discard_space_stays_taken(service: Service, api: Api, vm: Json) -> None:
     disk = attach(api, discard=False)
     shell(

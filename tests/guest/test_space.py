@@ -196,6 +196,7 @@ def test_a_guest_that_fills_the_disk_waits_and_goes_on_without_an_error(
     api.remove(vm["id"])
 
 
+@pytest.mark.slow
 def test_a_guest_that_waits_for_room_can_be_stopped(service: Service, api: Api) -> None:
     vm = api.create("stuck")
     boot(api, vm["id"])

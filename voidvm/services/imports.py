@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from voidvm.services.space import Space
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
+ADDING_S: Final = 3600.0
 log = logging.getLogger(__name__)
 
 
@@ -238,8 +240,19 @@ def _publish(made: Path, file: Path, final: Path) -> None:
         os.close(fd)
 
 
+def _changed_at(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _sweep(folder: Path, known: set[str]) -> None:
     for path in folder.iterdir() if folder.exists() else ():
-        if path.name not in known:
+        # `voidvm image add` may be at work on one right now, without the service.
+        is_being_added = (
+            path.name.startswith(".img-") and time.time() - _changed_at(path) < ADDING_S
+        )
+        if path.name not in known and not is_being_added:
             log.warning("removing %s, which belongs to no image", path.name)
             shutil.rmtree(path, ignore_errors=True)
