@@ -135,21 +135,31 @@ def _said_to(service: Service, vm_id: str, pid: int) -> str:
     return "cont" if done.stdout.strip() == "running" else ""
 
 
-def test_a_start_cut_between_spawn_and_cont_is_finished_by_the_next_service(
+def test_a_start_cut_between_spawn_and_cont_is_finished_or_undone_by_the_next_service(
     service: Service, api: Api, new_vm: NewVm
 ) -> None:
     vm_id = new_vm(networks=[{"forwards": [{"guestPort": 80}]}])["id"]
     with stopped_before_cont(service, api, vm_id) as pid:
         service.start()
-        found = get(api, vm_id)
-        assert (found["status"], found["pid"]) == ("running", pid)
-        assert service.qemus() == [pid]
-        assert found["accelInUse"] == "tcg"
-        assert found["startedAt"] is not None
-        assert [end["guestPort"] for end in found["endpoints"]] == [80]
-        assert found["pending"] == {}
-        assert api.stop(vm_id)["status"] == "stopped"
+        found = eventually(lambda: settled(api, vm_id))
+        if found["status"] == "running":
+            assert found["pid"] == pid
+            assert service.qemus() == [pid]
+            assert found["accelInUse"] == "tcg"
+            assert found["startedAt"] is not None
+            assert [end["guestPort"] for end in found["endpoints"]] == [80]
+            assert found["pending"] == {}
+            assert api.stop(vm_id)["status"] == "stopped"
+        # Undone if the service died before it was on record that the VM shall run.
+        assert get(api, vm_id)["status"] == "stopped"
         assert not is_alive(pid)
+        assert service.qemus() == []
+
+
+def settled(api: Api, vm_id: str) -> Json:
+    """The VM, once its status is one that stays."""
+    found = get(api, vm_id)
+    return found if found["status"] in {"running", "stopped"} else None
 
 
 def test_a_qemu_that_died_between_spawn_and_cont_is_told(
@@ -160,8 +170,10 @@ def test_a_qemu_that_died_between_spawn_and_cont_is_told(
         kill_and_reap(pid)
         service.start()
         found = get(api, vm_id)
-        assert found["status"] in {"crashed", "error", "stopped"}
-        assert found["statusReason"]
+        if found["status"] != "stopped":
+            assert found["status"] == "crashed"
+            assert found["statusReason"] == "ended while the service was away"
+        assert found["pid"] is None
         assert service.qemus() == []
         assert api.start(vm_id)["status"] == "running"
 

@@ -32,7 +32,7 @@ from voidvm.services.space import Space
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
-ADDING_S: Final = 3600.0
+ADDING_S = 3600.0
 log = logging.getLogger(__name__)
 
 
