@@ -67,11 +67,13 @@ async def expand_disk(call: Call[DiskExpand, Nothing]) -> Answer:
     "/vms/{vm}/disks/{disk}",
     access=Permission.VM_UPDATE,
     done=("Disk deleted.", "磁盘已删除。"),
-    errors=(*_ERRORS, errors.DiskNotFound),
+    errors=(*_ERRORS, errors.DiskNotFound, errors.PreconditionFailed),
 )
 async def delete_disk(call: Call[Nothing, Nothing]) -> Answer:
     """Detach a disk and delete it, also while the VM runs."""
-    await call.services.disks.detach(call.principal, call.vm, call.path["disk"])
+    await call.services.disks.detach(
+        call.principal, call.vm, call.path["disk"], precondition=call.precondition
+    )
     return Answer(data=None)
 
 
@@ -82,11 +84,13 @@ async def delete_disk(call: Call[Nothing, Nothing]) -> Answer:
     body=IsoChange,
     returns=Vm,
     done=("CD changed.", "光盘已更换。"),
-    errors=_ERRORS,
+    errors=(*_ERRORS, errors.PreconditionFailed),
 )
 async def change_iso(call: Call[IsoChange, Nothing]) -> Answer:
     """Put a CD into the drive, also while the VM runs."""
-    vm = await call.services.disks.change_iso(call.principal, call.vm, call.body.image)
+    vm = await call.services.disks.change_iso(
+        call.principal, call.vm, call.body.image, precondition=call.precondition
+    )
     return Answer(data=vm)
 
 
@@ -96,8 +100,12 @@ async def change_iso(call: Call[IsoChange, Nothing]) -> Answer:
     access=Permission.VM_UPDATE,
     returns=Vm,
     done=("CD ejected.", "光盘已弹出。"),
-    errors=_ERRORS,
+    errors=(*_ERRORS, errors.PreconditionFailed),
 )
 async def eject_iso(call: Call[Nothing, Nothing]) -> Answer:
     """Take the CD out of the drive, also while the VM runs."""
-    return Answer(data=await call.services.disks.change_iso(call.principal, call.vm, None))
+    return Answer(
+        data=await call.services.disks.change_iso(
+            call.principal, call.vm, None, precondition=call.precondition
+        )
+    )

@@ -74,9 +74,16 @@ async def get_operation(call: Call[Nothing, OperationWait]) -> Answer:
     access=Access.SIGNED_IN,
     returns=Operation,
     done=("Operation cancelled.", "操作已取消。"),
-    errors=(errors.OperationNotFound, errors.OperationNotCancellable, errors.Forbidden),
+    errors=(
+        errors.OperationNotFound,
+        errors.OperationNotCancellable,
+        errors.Forbidden,
+        errors.PreconditionFailed,
+    ),
 )
 async def cancel_operation(call: Call[Nothing, Nothing]) -> Answer:
     """Cancel an operation; what it has made so far is gone when the answer comes."""
-    record = await call.services.jobs.cancel(call.principal, call.path["operation"])
+    record = await call.services.jobs.cancel(
+        call.principal, call.path["operation"], precondition=call.precondition
+    )
     return Answer(data=record.show())

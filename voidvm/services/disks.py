@@ -12,6 +12,7 @@ import msgspec
 
 from voidvm.domain.account import Principal
 from voidvm.domain.disk import DISKS_MAX, SATA_MAX, DiskCreate
+from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.image import Image
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.validation import refuse
@@ -198,9 +199,17 @@ class Disks:
             await self._store.change(record.id, lambda now: _sized(now, disk_id, old))
             raise
 
-    async def detach(self, principal: Principal, ref: str, disk_id: str) -> None:
+    async def detach(
+        self,
+        principal: Principal,
+        ref: str,
+        disk_id: str,
+        *,
+        precondition: Precondition = ANY,
+    ) -> None:
         """Take a disk away and delete it. Raises `DiskNotFound`, `VmStateConflict`."""
         record, machine = await self._find(principal, ref)
+        precondition.check(record.id, record.updated_at)
         await machine.perform("detach-disk", lambda: self._detach(record, machine, disk_id))
 
     async def _detach(self, record: VmRecord, machine: Machine, disk_id: str) -> None:
@@ -220,9 +229,17 @@ class Disks:
         await self._store.change(record.id, lambda now: _without(now, disk.id))
         self._layout.vm(record.id).disk(disk.id).unlink(missing_ok=True)
 
-    async def change_iso(self, principal: Principal, ref: str, image: str | None) -> Vm:
+    async def change_iso(
+        self,
+        principal: Principal,
+        ref: str,
+        image: str | None,
+        *,
+        precondition: Precondition = ANY,
+    ) -> Vm:
         """Put another CD into the drive, or none; at once, also while the VM runs."""
         record, machine = await self._find(principal, ref)
+        precondition.check(record.id, record.updated_at)
         await machine.perform(
             "change-iso", lambda: self._change_iso(principal, record, machine, image)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from voidvm.domain.account import Principal
+from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.operation import OperationRecord, OperationStatus
 from voidvm.domain.permission import Permission
 from voidvm.errors import Forbidden, OperationNotFound
@@ -68,16 +69,19 @@ class Jobs:
             record = await self._operations.wait(operation_id, timeout_s=wait_s)
         return record
 
-    async def cancel(self, principal: Principal, operation_id: str) -> OperationRecord:
+    async def cancel(
+        self, principal: Principal, operation_id: str, *, precondition: Precondition = ANY
+    ) -> OperationRecord:
         """End an operation; it takes the permission that beginning one does.
 
-        Raises `OperationNotFound`, `OperationNotCancellable`, `Forbidden`.
+        Raises `OperationNotFound`, `OperationNotCancellable`, `PreconditionFailed`, `Forbidden`.
         """
         record = await self._own(principal, operation_id)
         is_image = record.type.startswith("image-")
         needed = Permission.IMAGE_WRITE if is_image else Permission.VM_CREATE
         if not principal.may(needed):
             raise Forbidden(permission=needed)
+        precondition.check(record.id, record.created_at)
         return await self._operations.cancel(operation_id)
 
     async def _own(self, principal: Principal, operation_id: str) -> OperationRecord:

@@ -181,7 +181,8 @@ async def test_a_new_database_has_the_newest_schema(path: Path) -> None:
 async def test_missing_steps_are_taken_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await Database.open(path)
     await first.execute(
-        "INSERT INTO users VALUES ('u', 'n', NULL, 'user', 'p', 'active', 'h', NULL, 'now')"
+        "INSERT INTO users (id, username, role, plan, status, password_hash, created_at)"
+        " VALUES ('u', 'n', 'user', 'p', 'active', 'h', 'now')"
     )
     await first.close()
     step = "CREATE TABLE extra (x); INSERT INTO extra SELECT id FROM users;"
