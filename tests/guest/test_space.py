@@ -45,7 +45,7 @@ def service(guest: Path) -> Iterator[Service]:
         yield service
     finally:
         service.end_processes()
-        subprocess.run(["umount", str(service.data)], check=True)
+        subprocess.run(["umount", "--lazy", str(service.data)], check=True)
         service.close()
 
 

@@ -83,7 +83,7 @@ def api(service: Service) -> Api:
     return service.api()
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def clean(service: Service, api: Api) -> Iterator[None]:
     """No VM is left, and nothing that belongs to no image."""
     yield
@@ -91,9 +91,6 @@ def clean(service: Service, api: Api) -> Iterator[None]:
         api.remove(vm["id"])
     assert leftovers(service, api) == []
     assert list((service.data / "vms").iterdir()) == []
-
-
-pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture
