@@ -20,11 +20,11 @@ Json = Any
 @pytest.mark.parametrize(
     ("order", "places"),
     [
-        ([], {"disk": 1, "cdrom": 11}),
-        (["disk", "cdrom"], {"disk": 1, "cdrom": 11}),
-        (["cdrom"], {"cdrom": 1, "disk": 11}),
-        (["network", "disk"], {"network": 1, "disk": 11, "cdrom": 21}),
-        (["disk", "cdrom", "network"], {"disk": 1, "cdrom": 11, "network": 21}),
+        ([], {"disk": 1, "cdrom": 18}),
+        (["disk", "cdrom"], {"disk": 1, "cdrom": 18}),
+        (["cdrom"], {"cdrom": 1, "disk": 18}),
+        (["network", "disk"], {"network": 1, "disk": 18, "cdrom": 35}),
+        (["disk", "cdrom", "network"], {"disk": 1, "cdrom": 18, "network": 35}),
     ],
 )
 def test_boot_places_follow_the_order(order: list[BootDevice], places: dict[str, int]) -> None:
