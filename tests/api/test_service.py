@@ -96,7 +96,7 @@ def test_a_restart_finds_every_vm_again(own: LocalService) -> None:
     [
         (FakeQemu.power_off, ("stopped", "guest-shutdown")),
         (FakeQemu.panic, ("paused", "guest-panicked")),
-        (lambda qemu: qemu.fail_io(is_full=True), ("paused", "io-error")),
+        (lambda qemu: qemu.fail_io(is_full=True), ("paused", "io-error: no space")),
     ],
 )
 def test_what_happened_while_away_is_seen(

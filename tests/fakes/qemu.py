@@ -84,7 +84,7 @@ class FakeQemu:
         self.command = command
         self.pid = next(_pids)
         self.ticks = self.pid * 7
-        self.run_state = "prelaunch"
+        self.run_state, self.io_status = "prelaunch", "ok"
         self.typed = b""
         self.breaks = 0
         self.sizes: dict[str, int] = {}
@@ -156,6 +156,7 @@ class FakeQemu:
         self._monitor.event(
             "BLOCK_IO_ERROR", device="", operation="write", action="stop", nospace=is_full
         )
+        self.io_status = "nospace" if is_full else "failed"
         self._halt("io-error")
 
     def fail_kvm(self) -> None:
@@ -209,8 +210,10 @@ class FakeQemu:
         return {} if answer is None else answer
 
     def _do_query_status(self) -> object:
-        is_running = self.run_state == "running"
-        return {"status": self.run_state, "singlestep": False, "running": is_running}
+        return {"status": self.run_state, "running": self.run_state == "running"}
+
+    def _do_query_block(self) -> object:
+        return [{"device": "", "qdev": "dev-disk0", "io-status": self.io_status}]
 
     def _do_query_uuid(self) -> object:
         return {"UUID": self.guest.uuid}
