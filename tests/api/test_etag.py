@@ -72,7 +72,6 @@ CHANGES: dict[str, tuple[Callable[[Person, Api], Places], Json]] = {
     "DELETE /vms/{vm}": (of_vm, None),
     "DELETE /vms/{vm}/iso": (lambda ada, admin: of_vm(ada, admin, "/iso"), None),
     "DELETE /vms/{vm}/disks/{disk}": (of_disk, None),
-    "PATCH /images/{image}": (of_image, {"name": "renamed"}),
     "DELETE /images/{image}": (of_image, None),
     "PATCH /users/{user}": (of_user, {"email": "new@example.org"}),
     "PUT /users/{user}": (of_user, {"email": "new@example.org"}),
@@ -85,6 +84,7 @@ WITHOUT_GET = {"DELETE /auth/tokens/{token}"}
 # operation's ETag never changes.
 ELSEWHERE = {
     "PUT /vms/{vm}/iso",
+    "PATCH /images/{image}",
     "PATCH /images/uploads/{upload}",
     "DELETE /images/uploads/{upload}",
     "DELETE /operations/{operation}",
