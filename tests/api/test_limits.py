@@ -164,3 +164,10 @@ def test_a_larger_body_is_refused(limited: LocalService, stranger: Api, is_chunk
     assert (error["code"], error["retryable"]) == ("PAYLOAD_TOO_LARGE", False)
     assert error["requestId"] == response.headers["x-request-id"]
     assert stranger.call("GET", "//health").status_code == 200
+
+
+def test_a_head_may_have_eight_kib(stranger: Api) -> None:
+    for size, status in ((7_000, 401), (9_000, 413)):
+        response = stranger.call("GET", "/vms", headers={"x-padding": "x" * size})
+        assert response.status_code == status
+        assert response.json()["error"]["requestId"] == response.headers["x-request-id"]

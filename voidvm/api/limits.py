@@ -6,23 +6,13 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 
+from voidvm.api.windows import Windows
 from voidvm.errors import RateLimited
-
-
-class _Window(MemoryStorage):
-    """The storage, whose sweep ends in KeyError when a key goes away beneath it (limits 5.8)."""
-
-    async def _MemoryStorage__expire_events(self) -> None:  # noqa: N802 - the library's own name
-        with suppress(KeyError):
-            await self._sweep()
-
-    _sweep = MemoryStorage.__dict__["_MemoryStorage__expire_events"]
 
 
 class RequestLimit:
@@ -30,7 +20,7 @@ class RequestLimit:
 
     def __init__(self, per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
-        self._limiter = MovingWindowRateLimiter(_Window())
+        self._limiter = MovingWindowRateLimiter(Windows())
         self._once = RateLimitItemPerMinute(1)
 
     async def take(self, kind: str, caller: str) -> dict[str, str]:

@@ -22,11 +22,12 @@ _REF = "#/components/schemas/{name}"
 # What any endpoint may answer; those with a credential add theirs.
 _EVERYWHERE: tuple[type[VoidVMError], ...] = (
     errors.ValidationFailed,
+    errors.PayloadTooLarge,
     errors.RateLimited,
     errors.InternalError,
     errors.ServiceStopping,
 )
-_WITH_BODY = (errors.PayloadTooLarge, errors.UnsupportedMediaType)
+_WITH_BODY = (errors.UnsupportedMediaType,)
 
 _ALSO = {
     200: "Nothing was made: only what would be.",

@@ -51,10 +51,10 @@ class PreconditionFailed(VoidVMError):
 
 
 class PayloadTooLarge(VoidVMError):
-    """The body is larger than the limit."""
+    """The body is larger than the limit, or the head has more than 8 KiB."""
 
     code, status = "PAYLOAD_TOO_LARGE", 413
-    en, zh = "The body is too large.", "请求体过大。"
+    en, zh = "The request is too large.", "请求过大。"
 
 
 class UnsupportedMediaType(VoidVMError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 
+from voidvm.api import windows
 from voidvm.api.clients import network_of, networks, origins
 from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.errors import RateLimited
@@ -76,6 +79,33 @@ async def test_only_the_first_refusal_of_a_minute_is_news(now: list[float]) -> N
         except RateLimited as error:
             news.append(error.fields["is_news"])
     assert news == [True, False, False]
+
+
+async def test_memory_is_bounded_and_forgets_who_asked_longest_ago(
+    now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "KEPT_MAX", 10)
+    limit = RequestLimit(1)
+    moments = limit._limiter.storage._moments  # type: ignore[attr-defined]  # our own storage
+    for number in range(100):
+        now[0] += 0.01
+        assert await is_free(limit, f"c{number}")
+        assert len(moments) <= 10
+    assert not await is_free(limit, "c99")
+    now[0] += 61
+    assert await is_free(limit, "new")
+    assert len(moments) == 1, "windows that are over are dropped"
+
+
+async def test_a_request_costs_the_same_whoever_else_there_is(now: list[float]) -> None:
+    # The storage of the library itself walks over all callers, in a thread each.
+    limit = RequestLimit(100)
+    for number in range(20_000):
+        await limit.take("address", f"a{number}")
+    begun = perf_counter()
+    for _ in range(100):
+        await limit.take("user", "ada")
+    assert perf_counter() - begun < 0.5
 
 
 async def test_nought_is_no_limit() -> None:
