@@ -125,7 +125,8 @@ def test_an_address_is_pulled_and_a_failure_is_told(
     url = web.file("/some/thing.qcow2", data)
     out, said = run(service, "image", "pull", url, "--checksum", sha256(data), "--json")
     assert json.loads(out)["name"] == "thing"
-    assert "download …" in said or "convert …" in said or "inspect …" in said
+    # So small a file may be there before anybody asks how far it is.
+    assert not said or any(f"{stage} …" in said for stage in ("download", "inspect", "convert"))
     _, said = run(service, "image", "pull", url, "--name", "other", "--checksum",
                   "sha256:" + "0" * 64, status=1)  # fmt: skip
     assert "checksum" in said
