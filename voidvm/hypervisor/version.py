@@ -43,7 +43,8 @@ async def installed_version(binary: str) -> str:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+        # The pipe is let go of only when it has been read to its end.
+        await process.communicate()
     found = _VERSION.search(said)
     if process.returncode != 0 or found is None:
         raise ToolUnusable(f"{path} --version says: {said.strip()[:200] or 'nothing'}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-import re
 import shutil
 import socket
 import time
@@ -25,14 +24,12 @@ from voidvm.domain.system import (
     SystemInfo,
 )
 from voidvm.hypervisor.probe import AccelVerdict
+from voidvm.hypervisor.version import ToolUnusable, installed_version
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.vms import GIB
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout
-
-VERSION_S = 5.0
-_VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 
 
 class Host:
@@ -123,21 +120,6 @@ def _used(folders: tuple[Path, ...]) -> int:
 
 async def _version(binary: str) -> str | None:
     try:
-        process = await asyncio.create_subprocess_exec(
-            binary,
-            "--version",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError:
+        return await installed_version(binary)
+    except ToolUnusable:
         return None
-    try:
-        async with asyncio.timeout(VERSION_S):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return None
-    found = _VERSION.search(output.decode(errors="replace"))
-    return found[1] if found else None

@@ -186,6 +186,7 @@ async def test_a_running_services_database_is_read_and_not_changed(folder: Path)
     try:
         service.start()
         service.api().ok("POST", "/vms", {"name": "one", "disk": 1})
+        service.run(service.services.audit.written())
         before = _content(service.settings.data_dir)
         found = await _look(folder, VOIDVM_STORAGE__DATA_DIR=str(service.settings.data_dir))
         assert found["database"].detail == f"version {len(MIGRATIONS)}, 1 VMs"
