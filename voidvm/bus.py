@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from voidvm.domain.event import EventRecord
+from voidvm.domain.metrics import HostSample, VmCounters, VmSample
 from voidvm.domain.operation import OperationRecord
 from voidvm.domain.states import VmStatus
 
@@ -49,7 +51,29 @@ class OperationChanged(Struct, frozen=True, kw_only=True):
     operation: OperationRecord
 
 
-News = VmStatusChanged | VmDeleted | SessionEnded | AccessChanged | OperationChanged
+class EventHappened(Struct, frozen=True, kw_only=True):
+    """An event is on disk; they come in the order of their numbers, without a gap."""
+
+    event: EventRecord
+
+
+class Sampled(Struct, frozen=True, kw_only=True):
+    """A round of measuring has ended; `vms` and `counters` are by the id of the VM."""
+
+    host: HostSample
+    vms: dict[str, VmSample]
+    counters: dict[str, VmCounters]
+
+
+News = (
+    VmStatusChanged
+    | VmDeleted
+    | SessionEnded
+    | AccessChanged
+    | OperationChanged
+    | EventHappened
+    | Sampled
+)
 Listener = Callable[[News], None]
 
 

@@ -5,11 +5,9 @@ Run `python3 images/debian12/build.py --output DIR`, or load this file by its pa
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
@@ -18,8 +16,9 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))
 
-from recipelib import (  # noqa: E402 - found only by now
+from recipelib import (  # noqa: E402 - the path first
     bootstrap,
+    command,
     cpio,
     disk,
     gpt,
@@ -71,7 +70,7 @@ menuentry "{title}, the kernel before" {{
 }}
 """
 
-Report = Callable[[str], None]
+Report = tools.Report
 
 
 def build(output: Path, *, report: Report) -> list[Path]:
@@ -189,20 +188,5 @@ def _fill_root(
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build from the command line; answer the exit status."""
-    parser = argparse.ArgumentParser(description='Build the guest image "debian12".')
-    parser.add_argument("--output", type=Path, required=True, help="folder for the disk")
-    options = parser.parse_args(arguments)
-    try:
-        made = build(options.output, report=lambda line: print(line, file=sys.stderr))
-    except (tools.BuildError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for path in made:
-        print(path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("debian12", build))

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+# Takes one line about a step of a build.
+Report = Callable[[str], None]
+
 # Where each tool comes from, so that an error can say what to install.
 TOOL_PACKAGES: Mapping[str, str] = {
     "apt-cache": "apt",

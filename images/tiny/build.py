@@ -5,12 +5,11 @@ Run `python3 images/tiny/build.py --output DIR`, or load this file by its path a
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -18,7 +17,15 @@ _HERE = Path(__file__).resolve().parent
 if str(_HERE.parent) not in sys.path:
     sys.path.append(str(_HERE.parent))
 
-from recipelib import cpio, disk, modules, packages, recipe, tools  # noqa: E402 - the path first
+from recipelib import (  # noqa: E402 - the path first
+    command,
+    cpio,
+    disk,
+    modules,
+    packages,
+    recipe,
+    tools,
+)
 
 _TOOLS = ("apt-cache", "apt-get", "dpkg-deb", "mformat", "mcopy", "mmd", "syslinux", "qemu-img")
 # Under TCG level 9 boots no faster; lz4 and no compression gain 0.1 s, but need a tool or space.
@@ -28,7 +35,7 @@ _OPTIONAL_ROLES = ("uefi",)
 _LIBRARIES = "lib/x86_64-linux-gnu"
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 
-Report = Callable[[str], None]
+Report = tools.Report
 # What a recipe raises is found under this name by those who load it.
 BuildError = tools.BuildError
 
@@ -185,20 +192,5 @@ def _lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build from the command line; answer the exit status."""
-    parser = argparse.ArgumentParser(description='Build the guest image "tiny".')
-    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
-    options = parser.parse_args(arguments)
-    try:
-        made = build(options.output, report=lambda line: print(line, file=sys.stderr))
-    except (tools.BuildError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for path in made:
-        print(path)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("tiny", build))

@@ -60,8 +60,6 @@ class Service:
         """The environment of the service and of commands that work on its folders."""
         return {
             "PATH": os.environ["PATH"],
-            # Tests of another tree than the one that is installed.
-            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
             "HOME": str(self.folder),
             "VOIDVM_STORAGE__DATA_DIR": str(self.data),
             "VOIDVM_STORAGE__RUN_DIR": str(self.run),

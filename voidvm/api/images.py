@@ -69,7 +69,7 @@ async def list_catalog(call: Call[Nothing, Nothing]) -> Answer:
     returns=Operation,
     status=202,
     done=("Accepted: the image is fetched.", "已接受：正在获取镜像。"),
-    errors=(errors.UnknownOs, errors.NameTaken, errors.NoSpace),
+    errors=(errors.UnknownOs, errors.ImageNotReady, errors.NameTaken, errors.NoSpace),
 )
 async def create_image(call: Call[ImageCreate, Nothing]) -> Answer:
     """Fetch an image from an address or from the catalogue; goes on as an operation."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from voidvm.cli.failures import CliError, Exit
-from voidvm.cli.options import AsJson, Token, Url, VmName
+from voidvm.cli.options import AsJson, Token, Url, VmName, confirm
 from voidvm.cli.output import note, print_json, print_table
 from voidvm.cli.remote import connect, vm_path
 
@@ -96,13 +95,7 @@ def remove_disk(
 ) -> None:
     """Detach a disk and delete it."""
     if not yes:
-        if not sys.stdin.isatty():
-            raise CliError(
-                f"'{disk}' is deleted with all that is on it",
-                exit_status=Exit.USAGE,
-                hint=f"if that is meant: voidvm disk rm --yes {vm} {disk}",
-            )
-        typer.confirm(f"Delete '{disk}' of '{vm}'?", abort=True, err=True)
+        confirm(f"Delete '{disk}' of '{vm}'?", meant=f"voidvm disk rm --yes {vm} {disk}")
     connect(url, token).call("DELETE", f"{vm_path(vm)}/disks/{quote(disk, safe='')}")
     note(f"'{disk}' of '{vm}' is deleted.")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from voidvm.cli.failures import CliError
+from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.remote import connect, vm_path
 
 # How long the shell may wait for names.
@@ -33,6 +34,20 @@ def check_vm(name: str) -> str:
     except CliError as error:
         raise typer.BadParameter(error.message) from error
     return name
+
+
+def confirm(question: str, *, meant: str) -> None:
+    """Have the terminal's user say yes; `meant` is the command that asks nothing.
+
+    Raises `CliError` where nobody can answer, `typer.Abort` when the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise CliError(
+            f"{question} Nobody is there to say yes.",
+            exit_status=Exit.USAGE,
+            hint=f"if that is meant: {meant}",
+        )
+    typer.confirm(question, abort=True, err=True)
 
 
 Url = Annotated[

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.forwards import parse_forward
-from voidvm.cli.options import AsJson, Token, Url, VmName
+from voidvm.cli.options import AsJson, Token, Url, VmName, confirm
 from voidvm.cli.output import duration, note, print_fields, print_json, print_table
 from voidvm.cli.remote import TIMEOUT_S, Json, Remote, connect, vm_path
 from voidvm.cli.vm_set import set_vm
@@ -241,13 +240,7 @@ def remove_vm(
 ) -> None:
     """Delete a VM with its disks and its history."""
     if not yes:
-        if not sys.stdin.isatty():
-            raise CliError(
-                f"deleting '{vm}' deletes its disks, too",
-                exit_status=Exit.USAGE,
-                hint=f"if that is meant: voidvm vm rm --yes {vm}",
-            )
-        typer.confirm(f"Delete VM '{vm}' with its disks?", abort=True, err=True)
+        confirm(f"Delete VM '{vm}' with its disks?", meant=f"voidvm vm rm --yes {vm}")
     query = {"force": "true"} if force else None
     connect(url, token).call("DELETE", vm_path(vm), query=query)
     note(f"'{vm}' is deleted.")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from voidvm.errors import UnknownOs
+
 ImageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}\Z")]
 # The shipped catalogue names https only; entries of a configuration may lead to a host of its own.
 FileUrl = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+/\S+\Z")]
@@ -18,6 +20,8 @@ ChecksumFormat = Literal["gnu", "bsd", "bare"]
 
 _HEX_DIGITS: Mapping[ChecksumAlgorithm, int] = {"sha256": 64, "sha512": 128}
 _NEAREST = 3
+# At 0.5 "nonsense" still looks like "opensuse".
+_LIKENESS = 0.6
 
 
 class CatalogError(ValueError):
@@ -124,8 +128,14 @@ def nearest(name: str, catalog: Mapping[str, CatalogEntry]) -> list[str]:
     """Answer up to three ids of which an id or alias looks like `name`, the most alike first."""
     owners = dict(_names(catalog))
     # More names than answers are asked for, because several may belong to one entry.
-    close = get_close_matches(name.lower(), owners, n=_NEAREST * 4, cutoff=0.5)
+    close = get_close_matches(name.lower(), owners, n=_NEAREST * 4, cutoff=_LIKENESS)
     return list(dict.fromkeys(owners[match] for match in close))[:_NEAREST]
+
+
+def unknown(name: str, catalog: Mapping[str, CatalogEntry]) -> UnknownOs:
+    """The error for a name that is no entry's, with those that may have been meant."""
+    near = nearest(name, catalog)
+    return UnknownOs(f"Did you mean {' or '.join(near)}?" if near else "", os=name)
 
 
 def _names(catalog: Mapping[str, CatalogEntry]) -> Iterator[tuple[str, str]]:

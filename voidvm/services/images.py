@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from voidvm.domain.account import Principal
-from voidvm.domain.catalog import CatalogEntry, nearest
+from voidvm.domain.catalog import CatalogEntry, unknown
 from voidvm.domain.catalog import find as find_entry
 from voidvm.domain.etag import Precondition
 from voidvm.domain.image import CatalogItem, Image, ImageKind, ImagePatch
@@ -22,7 +22,6 @@ from voidvm.errors import (
     Forbidden,
     ImageNotFound,
     ImageNotReady,
-    UnknownOs,
     ValidationFailed,
 )
 from voidvm.store.images import ImageStore
@@ -35,6 +34,12 @@ def image_file(layout: Layout, image: Image) -> Path:
     """The file of an image."""
     name = "kernel" if image.kind == "kernel" else _FILE_NAMES[image.kind, image.format]
     return layout.image(image.id) / name
+
+
+def must_be_built(entry: CatalogEntry) -> ImageNotReady:
+    """The error for an entry that has a recipe in the place of an address."""
+    hint = f"Build it on the host: voidvm image build {entry.recipe}"
+    return ImageNotReady(image=entry.id, hint=hint)
 
 
 class Images:
@@ -86,11 +91,9 @@ class Images:
         if image is not None:
             return image, None
         if entry is None:
-            near = nearest(name, self._catalog)
-            raise UnknownOs(f"did you mean {', '.join(near)}?" if near else "", os=name)
+            raise unknown(name, self._catalog)
         if entry.url is None:
-            hint = f"Build it on the host: voidvm image build {entry.recipe}"
-            raise ImageNotReady(image=name, hint=hint)
+            raise must_be_built(entry)
         return None, entry
 
     async def by_id(self, image_id: str) -> Image:

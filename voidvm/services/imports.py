@@ -14,20 +14,20 @@ from pathlib import Path
 from msgspec import Struct
 
 from voidvm.domain.account import Principal
-from voidvm.domain.catalog import CatalogEntry, nearest
+from voidvm.domain.catalog import CatalogEntry, unknown
 from voidvm.domain.catalog import find as find_entry
 from voidvm.domain.checksums import Digest, parse_digest
 from voidvm.domain.image import Image, ImageCreate
 from voidvm.domain.operation import OperationRecord
 from voidvm.domain.permission import Permission
 from voidvm.domain.validation import refuse
-from voidvm.errors import FieldProblem, Forbidden, NameTaken, UnknownOs
+from voidvm.errors import FieldProblem, Forbidden, NameTaken
 from voidvm.operations.progress import ProgressSink
 from voidvm.operations.runner import Operations
 from voidvm.services.admission import Admission
 from voidvm.services.downloads import Downloads
 from voidvm.services.fetches import Fetches
-from voidvm.services.images import image_file
+from voidvm.services.images import image_file, must_be_built
 from voidvm.services.space import Space
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
@@ -72,7 +72,8 @@ class Imports:
     async def create(self, principal: Principal, wanted: ImageCreate) -> OperationRecord:
         """Fetch an image.
 
-        Raises `ValidationFailed`, `UnknownOs`, `NameTaken`, `Forbidden`, `NoSpace`.
+        Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady` for what no address gives,
+        `NameTaken`, `Forbidden`, `NoSpace`.
         """
         self._space.check()
         if wanted.os is not None:
@@ -115,9 +116,10 @@ class Imports:
 
     async def _create_os(self, principal: Principal, os: str) -> OperationRecord:
         entry = find_entry(os, self._catalog)
-        if entry is None or entry.url is None:
-            near = nearest(os, self._catalog)
-            raise UnknownOs(f"did you mean {', '.join(near)}?" if near else "", os=os)
+        if entry is None:
+            raise unknown(os, self._catalog)
+        if entry.url is None:
+            raise must_be_built(entry)
         found = entry
 
         async def work(progress: ProgressSink) -> None:

@@ -20,9 +20,9 @@ import msgspec
 
 import voidvm
 from voidvm.config import Settings
-from voidvm.domain.catalog import CatalogEntry, find, nearest, parse_catalog
+from voidvm.domain.catalog import CatalogEntry, find, parse_catalog, unknown
 from voidvm.domain.image import Image, ImageKind
-from voidvm.errors import CommandFailed, FieldProblem, ImageNotFound, UnknownOs, ValidationFailed
+from voidvm.errors import CommandFailed, FieldProblem, ImageNotFound, ValidationFailed
 from voidvm.hypervisor.img import QemuImg
 from voidvm.services.images import image_file
 from voidvm.store.database import Database, StoreError
@@ -95,8 +95,7 @@ async def add_image(
     catalog = parse_catalog(catalog_text())
     entry = find(os_name, catalog)
     if entry is None:
-        near = nearest(os_name, catalog)
-        raise UnknownOs(f"Did you mean {' or '.join(near)}?" if near else "", os=os_name)
+        raise unknown(os_name, catalog)
     plan = [(file, *_kind(file)) for file in files]
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
     for folder in (layout.data, layout.data / "images"):

@@ -20,21 +20,6 @@ from tests.support.operations import (
 from tests.support.service import Service
 from tests.support.webserver import WebServer
 
-CATALOG = """
-[images]
-allow_private_urls = true
-"""
-ENTRY = """
-[[images.catalog]]
-id = "{os}"
-title = "{os} from the next room"
-url = "{url}"
-default_user = "nobody"
-min_memory_mib = 64
-min_disk_gib = 1
-checksum = {checksum}
-"""
-
 
 @pytest.mark.parametrize("form", ["gnu", "bsd", "bare"])
 def test_a_vm_of_an_os_that_is_not_here_fetches_it(
@@ -188,8 +173,8 @@ def test_the_next_service_goes_on_with_a_creation(
 def test_an_unknown_os_is_refused_with_the_nearest_names(api: Api) -> None:
     for path, body in (("/vms", {"name": "x", "os": "debain12"}), ("/images", {"os": "debain12"})):
         assert "debian12" in api.refused("POST", path, "UNKNOWN_OS", body)["details"]
-    body = {"name": "x", "os": "tiny"}
-    assert "image build tiny" in api.refused("POST", "/vms", "IMAGE_NOT_READY", body)["hint"]
+    for path, body in (("/vms", {"name": "x", "os": "tiny"}), ("/images", {"os": "tiny"})):
+        assert "image build tiny" in api.refused("POST", path, "IMAGE_NOT_READY", body)["hint"]
 
 
 def test_a_dry_run_fetches_nothing(api: Api) -> None:

@@ -25,21 +25,6 @@ from tests.support.operations import (
 from tests.support.service import Service
 from tests.support.webserver import WebServer
 
-CATALOG = """
-[images]
-allow_private_urls = true
-"""
-ENTRY = """
-[[images.catalog]]
-id = "{os}"
-title = "{os} from the next room"
-url = "{url}"
-default_user = "nobody"
-min_memory_mib = 64
-min_disk_gib = 1
-checksum = {checksum}
-"""
-
 
 def packed(name: str, data: bytes) -> bytes:
     if name == "gzip":

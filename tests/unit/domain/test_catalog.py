@@ -121,3 +121,4 @@ def test_a_misspelt_name_gets_the_nearest_ids(
 
 def test_a_name_like_nothing_gets_no_suggestion(real: dict[str, CatalogEntry]) -> None:
     assert nearest("zzzzzzzz", real) == []
+    assert nearest("nonsense", real) == []
