@@ -86,9 +86,9 @@ def test_a_good_name_is_taken_as_it_is(api: Api, local: LocalService, given: str
         assert api.ok("GET", f"/vms/{quote(given, safe='')}")["id"] == vm["id"]
         if len(given.encode()) > 4:  # shorter ones stand in other words
             assert given not in {path.name for path in local.folder.rglob("*")}
-        assert [found["id"] for found in api.ok("GET", "/vms", params={"q": given})["vms"]].count(
-            vm["id"]
-        ) == 1
+        assert [
+            found["id"] for found in api.ok("GET", "/vms", params={"q": given, "limit": 200})["vms"]
+        ].count(vm["id"]) == 1
     finally:
         api.remove(vm["id"])
 

@@ -20,8 +20,8 @@ ChecksumFormat = Literal["gnu", "bsd", "bare"]
 
 _HEX_DIGITS: Mapping[ChecksumAlgorithm, int] = {"sha256": 64, "sha512": 128}
 _NEAREST = 3
-# At 0.5 "nonsense" still looks like "opensuse".
-_LIKENESS = 0.6
+# At 0.6 "nonsense" still looks like "opensuse".
+_LIKENESS = 0.65
 
 
 class CatalogError(ValueError):

@@ -148,10 +148,11 @@ class QemuProcess:
         return self.exited.result() if self.exited.done() else None
 
     def release(self) -> None:
-        """Stop watching; the process goes on."""
+        """Stop watching; the process goes on. Does nothing once it has ended, or a second time."""
+        if self.exited.done():
+            return
         self._loop.remove_reader(self._pidfd)
-        with suppress(OSError):
-            os.close(self._pidfd)
+        os.close(self._pidfd)
         if self._child is not None and self._child.returncode is None:
             # Popen would warn about a child that is still alive, which is just what is wanted.
             self._child.returncode = 0

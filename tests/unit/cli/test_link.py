@@ -58,6 +58,8 @@ async def _run(server: Server, folder: Path, *, since: int | None = None) -> byt
             async with asyncio.timeout(10):
                 await link.run()
         finally:
+            # A loop that still watches the number would not see the next file that gets it.
+            keyboard.stop()
             screen.close()
             os.close(reader)
             os.close(writer)

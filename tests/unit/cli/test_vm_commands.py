@@ -59,7 +59,7 @@ def test_a_refused_action_has_the_exit_status_of_a_conflict(cli: Cli, running: s
     [
         (("vm", "show", "nobody"), 3, "hint: voidvm vm ls lists the VMs"),
         (("vm", "create", "a/b"), 2, "error: name: must be"),
-        (("vm", "create", "x", "--os", "tinny"), 2, "did you mean tiny?"),
+        (("vm", "create", "x", "--os", "tinny"), 2, "Did you mean tiny?"),
         (("vm", "create", "x", "-p", "http"), 2, "'http' is not a port forward"),
         (("vm", "show", ".."), 2, "'..' cannot be the name of a VM"),
         (("vm", "ls", "--url", "ftp://x"), 2, "is not the address of a service"),
