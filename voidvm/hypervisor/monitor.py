@@ -6,14 +6,24 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from qemu.qmp import EventListener, ExecuteError, Message, QMPClient, QMPError, Runstate
+from qemu.qmp import (
+    EventListener,
+    ExecuteError,
+    Message,
+    QMPClient,
+    QMPError,
+    Runstate,
+)
+from qemu.qmp.error import ProtocolError
+from qemu.qmp.qmp_client import NegotiationError
 
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
+QUERY_PTYS = "query-chardev"
 
 # Its warnings are about peers that vanish, which is daily life here.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -50,7 +60,56 @@ class _Callback(EventListener):
 
 
 class _Client(QMPClient):
-    """The client, which also sends descriptors on uvloop, whose sockets have no `sendmsg`."""
+    """The client, which also sends descriptors on uvloop, whose sockets have no `sendmsg`.
+
+    The commands in `opening` are sent with the negotiation, before QEMU has said a word: it has
+    them done in its first turn, not in its third.
+    """
+
+    def __init__(self, name: str, *, opening: Sequence[str]) -> None:
+        super().__init__(name)
+        self._opening = opening
+        self._opened: dict[str, asyncio.Future[Message | None]] = {}
+
+    async def answers(self) -> list[object]:
+        """What QEMU answered to `opening`. Raises `CommandRefused`, `MonitorLost`."""
+        replies = await asyncio.gather(*self._opened.values())
+        for name, reply in zip(self._opening, replies, strict=True):
+            if reply is None:
+                raise MonitorLost(f"{name}: the line broke")
+            if "return" not in reply:
+                raise CommandRefused(_description(reply))
+        return [reply["return"] for reply in replies if reply is not None]
+
+    async def _establish_session(self) -> None:
+        if self._opening:
+            self._do_send(self.make_execute_msg("qmp_capabilities"))
+        for name in self._opening:
+            message = self.make_execute_msg(name)
+            message["id"] = f"opening-{len(self._opened)}"
+            self._opened[str(message["id"])] = asyncio.get_running_loop().create_future()
+            self._do_send(message)
+        await super()._establish_session()
+
+    async def _negotiate(self) -> None:
+        if not self._opening:
+            await super()._negotiate()
+        elif "return" not in (reply := await self._recv()):
+            raise NegotiationError("negotiation failed", ProtocolError(str(reply)))
+
+    async def _on_message(self, msg: Message) -> None:
+        if (opened := self._opened.get(str(msg.get("id")))) is None:
+            await super()._on_message(msg)
+        elif not opened.done():
+            opened.set_result(msg)
+
+    async def _bh_disconnect(self) -> None:
+        try:
+            await super()._bh_disconnect()
+        finally:
+            for opened in self._opened.values():
+                if not opened.done():
+                    opened.set_result(None)
 
     def send_fd(self, fd: int) -> None:
         """Send a descriptor ahead of the command that takes it (`add-fd`)."""
@@ -65,11 +124,18 @@ class Monitor:
     """A connection to a QEMU's monitor socket; serves one client, so there is one per VM.
 
     `on_event(name, data)` is called in order for each event; `on_lost()` once, when an
-    established line ends for whatever reason but `close`.
+    established line ends for whatever reason but `close`. `opening`: commands that need not wait
+    until the line stands, since they are asked for with it; `opened` has their answers.
     """
 
-    def __init__(self, *, on_event: EventHandler, on_lost: Callable[[], None]) -> None:
-        self._qmp = _Client("voidvm")
+    def __init__(
+        self,
+        *,
+        on_event: EventHandler,
+        on_lost: Callable[[], None],
+        opening: Sequence[str] = (),
+    ) -> None:
+        self._qmp = _Client("voidvm", opening=opening)
         # The default listener cannot be taken off; unread, its queue would grow for ever.
         self._qmp.events.event_filter = lambda _: False
         self._qmp.register_listener(_Callback(on_event))
@@ -92,6 +158,14 @@ class Monitor:
         except QMPError as error:
             raise MonitorLost(str(error)) from error
         self._watch = asyncio.create_task(self._watch_line(), name="monitor-watch")
+
+    async def opened(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> list[object]:
+        """QEMU's answers to `opening`. Raises as `execute` does."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._qmp.answers()
+        except TimeoutError as error:
+            raise MonitorTimeout(f"no answer within {timeout_s:g} s") from error
 
     @property
     def is_connected(self) -> bool:
@@ -144,13 +218,8 @@ class Monitor:
         return str(_field(await self.execute("query-uuid"), "UUID"))
 
     async def pty(self, chardev: str) -> str:
-        """The path of the PTY behind a character device."""
-        answer = await self.execute("query-chardev")
-        for entry in answer if isinstance(answer, list) else []:
-            filename = str(_field(entry, "filename"))
-            if _field(entry, "label") == chardev and filename.startswith("pty:"):
-                return filename.removeprefix("pty:")
-        raise CommandRefused(f"no PTY behind {chardev}")
+        """The path of the PTY behind a character device. Raises as `execute` does."""
+        return pty_of(await self.execute(QUERY_PTYS), chardev)
 
     async def close(self) -> None:
         """Hang up; QEMU goes on. Never raises."""
@@ -177,6 +246,23 @@ class Monitor:
         with suppress(QMPError, OSError, EOFError, TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._qmp.disconnect()
+
+
+def pty_of(answer: object, chardev: str) -> str:
+    """The path of the PTY behind a character device, from the answer to `QUERY_PTYS`.
+
+    Raises `CommandRefused` when there is none.
+    """
+    for entry in answer if isinstance(answer, list) else []:
+        filename = str(_field(entry, "filename"))
+        if _field(entry, "label") == chardev and filename.startswith("pty:"):
+            return filename.removeprefix("pty:")
+    raise CommandRefused(f"no PTY behind {chardev}")
+
+
+def _description(reply: Message) -> str:
+    error = reply.get("error")
+    return str(error.get("desc", error) if isinstance(error, dict) else reply)
 
 
 def _field(answer: object, name: str) -> object:

@@ -17,7 +17,14 @@ from voidvm.domain.vm import Incident
 from voidvm.errors import CommandFailed, VmNotRunning, VmUnresponsive
 from voidvm.hypervisor.argv import SERIAL_ID
 from voidvm.hypervisor.launch import stderr_tail
-from voidvm.hypervisor.monitor import CommandRefused, Monitor, MonitorError, MonitorTimeout
+from voidvm.hypervisor.monitor import (
+    QUERY_PTYS,
+    CommandRefused,
+    Monitor,
+    MonitorError,
+    MonitorTimeout,
+    pty_of,
+)
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import incidents, shutdown
 from voidvm.supervisor.console import Console
@@ -120,26 +127,25 @@ class Attachment:
 
     async def connect(self, *, timeout_s: float) -> None:
         """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
-        await self.connect_monitor(timeout_s=timeout_s)
-        await self._open_line()
-
-    async def connect_monitor(self, *, timeout_s: float) -> None:
-        """Connect the monitor, which answers once QEMU is ready. Raises `MonitorError`."""
-        monitor = Monitor(on_event=self._on_event, on_lost=self._on_monitor_lost)
-        await monitor.connect(self._paths.monitor_socket, timeout_s=timeout_s)
-        self._monitor = monitor
+        await self._connect_monitor(timeout_s=timeout_s)
+        self.console.attach(await self.monitor.pty(SERIAL_ID))
 
     async def begin(self, *, timeout_s: float) -> None:
         """Let the CPUs of a new guest run and open its line; returns when they were seen to.
 
-        Both are asked for in one go. What the guest says before the line is open stands in the
-        file. Raises as `command` and `until` do, and `MonitorError` or `OSError` for the line.
+        All is asked for before QEMU is ready. What the guest says before the line is open stands
+        in the file. Raises `MonitorError`, `OSError` for the line, and as `until` does.
         """
-        await asyncio.gather(self._open_line(), self.command("cont"))
+        await self._connect_monitor(QUERY_PTYS, "cont", timeout_s=timeout_s)
+        lines, _ = await self.monitor.opened()
+        self.console.attach(pty_of(lines, SERIAL_ID))
         await self.until(VmStatus.RUNNING, timeout_s=timeout_s)
 
-    async def _open_line(self) -> None:
-        self.console.attach(await self.monitor.pty(SERIAL_ID))
+    async def _connect_monitor(self, *opening: str, timeout_s: float) -> None:
+        """Connect; QEMU answers once it is ready. Raises `MonitorError`."""
+        monitor = Monitor(on_event=self._on_event, on_lost=self._on_monitor_lost, opening=opening)
+        await monitor.connect(self._paths.monitor_socket, timeout_s=timeout_s)
+        self._monitor = monitor
 
     async def observe(self, *, wants_running: bool) -> None:
         """Set the status from what QEMU says its run state is. Raises `MonitorError`."""

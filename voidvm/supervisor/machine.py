@@ -168,10 +168,9 @@ class Machine:
         self._note_process(process, started_at=datetime.now(UTC))
         self._hold.watch(process)
         try:
-            await self._hold.connect_monitor(timeout_s=GREETING_S)
             await noted
             await self.state.recorded()
-            await self._hold.begin(timeout_s=RESUME_S)
+            await self._hold.begin(timeout_s=GREETING_S)
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
             said = await self._end_failed_start(process)
             raise VmStartFailed(said or str(error), vm=self.state.label) from error
