@@ -80,14 +80,16 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             accelerator.find_out_early()
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await _refuse_open_door(settings, parts.services.accounts)
-            await restore(parts)
+            await parts.services.events.start()
             try:
+                await restore(parts)
                 yield parts
             finally:
                 await parts.operations.release()
                 await parts.services.idempotency.settled(timeout_s=SETTLE_S)
                 await parts.fleet.release()
                 await parts.services.audit.written()
+                await parts.services.events.close()
         finally:
             await accelerator.close()
             await database.close()

@@ -25,6 +25,7 @@ from voidvm.services.consoles import Consoles
 from voidvm.services.creation import Creation
 from voidvm.services.disks import Disks
 from voidvm.services.downloads import Downloads
+from voidvm.services.events import Events
 from voidvm.services.guests import Guests
 from voidvm.services.host import Host
 from voidvm.services.idempotency import Idempotency
@@ -43,6 +44,7 @@ from voidvm.services.vms import Vms
 from voidvm.services.waiting import Waiting
 from voidvm.store.audit import AuditStore
 from voidvm.store.database import Database
+from voidvm.store.events import EventStore
 from voidvm.store.idempotency import IdempotencyStore
 from voidvm.store.images import ImageStore
 from voidvm.store.operations import OperationStore
@@ -150,6 +152,7 @@ def assemble(base: Foundation) -> Parts:
             settings=base.settings.qemu,
             layout=base.layout,
         ),
+        events=Events(EventStore(base.database), bus=base.bus),
     )
     return Parts(services=services, fleet=base.fleet, bus=base.bus, operations=base.operations)
 

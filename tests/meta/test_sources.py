@@ -21,6 +21,7 @@ BROAD_HANDLERS = {
     "voidvm/bus.py": 1,
     "voidvm/operations/runner.py": 2,
     "voidvm/services/audit.py": 1,
+    "voidvm/services/events.py": 1,
     "voidvm/supervisor/state.py": 1,
 }
 LOG_CALLS = {"exception", "error", "warning"}

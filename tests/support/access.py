@@ -64,6 +64,7 @@ CASES: dict[str, Case] = {
     "GET /permissions": Case(SIGNED_IN),
     "GET /roles": Case(SIGNED_IN),
     "GET /logs": Case(P.SYSTEM_READ),
+    "GET /events": Case(SIGNED_IN),
     "GET /users": Case(P.SYSTEM_ADMIN),
     "POST /users": Case(
         P.SYSTEM_ADMIN, lambda: {"username": secrets.token_hex(4), "password": "long enough"}

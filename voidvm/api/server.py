@@ -19,6 +19,7 @@ from voidvm.api import (
     console,
     disks,
     docs,
+    events,
     images,
     operations,
     roles,
@@ -33,7 +34,21 @@ from voidvm.api.routing import ENDPOINTS
 from voidvm.api.upgrade import socket_handler
 
 BASE = "/api/v1"
-NOUNS = (audit, auth, console, disks, docs, images, operations, roles, system, tokens, users, vms)
+NOUNS = (
+    audit,
+    auth,
+    console,
+    disks,
+    docs,
+    events,
+    images,
+    operations,
+    roles,
+    system,
+    tokens,
+    users,
+    vms,
+)
 
 # Above the longest stop and wait that a client may ask for.
 LONGEST_ANSWER_S = 3 * 3600

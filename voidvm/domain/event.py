@@ -147,7 +147,7 @@ class EventRecord(Struct, frozen=True, kw_only=True):
             event=self.kind,
             level=self.level,
             vm_id=self.vm_id,
-            user_id=self.owner_id,
+            user_id=self.owner_id or None,
             message=self.message(language),
             data=self.data,
             created_at=self.at,

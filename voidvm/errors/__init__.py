@@ -11,6 +11,7 @@ The tree::
     ├── MethodNotAllowed                                405
     ├── WaitTimeout                                     408
     ├── VmAlreadyRunning, VmNotRunning, VmBusy, …       409
+    ├── ResyncRequired                                  410
     ├── PreconditionFailed                              412
     ├── PayloadTooLarge, ImageTooLarge                  413
     ├── UnsupportedMediaType                            415
@@ -62,6 +63,7 @@ from voidvm.errors.requests import (
     PayloadTooLarge,
     PreconditionFailed,
     RateLimited,
+    ResyncRequired,
     ServiceStopping,
     UnsupportedMediaType,
     ValidationFailed,
@@ -112,6 +114,7 @@ __all__ = [
     "PreconditionFailed",
     "QuotaExceeded",
     "RateLimited",
+    "ResyncRequired",
     "ServiceStopping",
     "SessionEnded",
     "TokenNotFound",

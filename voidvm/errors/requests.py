@@ -42,6 +42,15 @@ class IdempotencyConflict(VoidVMError):
     hint = "Use a new key for a new request."
 
 
+class ResyncRequired(VoidVMError):
+    """Events after this place are kept no more, or never were of this database."""
+
+    code, status = "RESYNC_REQUIRED", 410
+    en = "The events after this place are not here any more."
+    zh = "该位置之后的事件已不再保留。"
+    hint = "Read the lists anew, then go on after the id in `details`, which is the newest."
+
+
 class PreconditionFailed(VoidVMError):
     """`If-Match` does not fit the object's `ETag`: somebody has changed it meanwhile."""
 

@@ -10,6 +10,7 @@ from voidvm.services.changes import Changes
 from voidvm.services.consoles import Consoles
 from voidvm.services.creation import Creation
 from voidvm.services.disks import Disks
+from voidvm.services.events import Events
 from voidvm.services.host import Host
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
@@ -44,3 +45,4 @@ class Services:
     consoles: Consoles
     images: Images
     host: Host
+    events: Events

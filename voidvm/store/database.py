@@ -50,6 +50,8 @@ class Database:
         self._writer = writer
         self._lock = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
+        # Called after each commit; must be quick.
+        self.on_commit: Callable[[], None] = _nothing
 
     @classmethod
     async def open(cls, path: Path) -> Database:
@@ -117,11 +119,13 @@ class Database:
         """Do `work` with the writer to itself. Raises `NoSpace` on a full disk."""
         async with self._lock:
             try:
-                return await work()
+                result = await work()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
                     raise NoSpace from error
                 raise
+        self.on_commit()
+        return result
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         await self._writer.execute("BEGIN IMMEDIATE")
@@ -133,6 +137,10 @@ class Database:
                 await self._writer.execute("ROLLBACK")
             raise
         return result
+
+
+def _nothing() -> None:
+    """Whom nobody listens to."""
 
 
 async def _connect(path: Path) -> aiosqlite.Connection:
@@ -179,5 +187,13 @@ async def _version(connection: aiosqlite.Connection) -> int:
 
 
 def _statements(script: str) -> Iterable[str]:
-    # `executescript` would commit first; none of our statements has a semicolon inside.
-    return (part for part in script.split(";") if part.strip())
+    # `executescript` would commit first. Triggers have semicolons inside.
+    statement = ""
+    for part in script.split(";"):
+        statement += part + ";"
+        if sqlite3.complete_statement(statement):
+            if statement.strip("; \n"):
+                yield statement
+            statement = ""
+    if statement.strip("; \n"):
+        yield statement

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from voidvm.store.event_triggers import EVENTS
+
 # Never change a step that was released: add one.
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
@@ -129,4 +131,5 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     );
     ALTER TABLE vms ADD COLUMN operation_id TEXT;
     """,
+    EVENTS,
 )

@@ -93,8 +93,11 @@ class OperationStore:
 
 async def _put(transaction: Transaction, record: OperationRecord) -> None:
     await transaction.execute(
-        "INSERT OR REPLACE INTO operations SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7"
-        " WHERE EXISTS (SELECT 1 FROM users WHERE id = ?2)",
+        # No REPLACE, which deletes the row: triggers must see what it was.
+        "INSERT INTO operations SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7"
+        " WHERE EXISTS (SELECT 1 FROM users WHERE id = ?2)"
+        " ON CONFLICT (id) DO UPDATE SET status = excluded.status,"
+        " finished_at = excluded.finished_at, body = excluded.body",
         (
             record.id,
             record.owner_id,
