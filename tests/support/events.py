@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from voidvm.bus import Bus, EventHappened, News
 from voidvm.domain.account import Principal, UserRecord
-from voidvm.domain.event import EventKind, EventRecord
+from voidvm.domain.event import EventRecord
 from voidvm.domain.permission import ROLE_PERMISSIONS, Permission
 from voidvm.domain.quota import UNLIMITED, Plans, Quota
 from voidvm.domain.vm import Disk, Hardware, VmRecord
@@ -126,11 +126,6 @@ class Told:
     def _hear(self, news: News) -> None:
         if isinstance(news, EventHappened):
             self.events.append(news.event)
-
-    @property
-    def kinds(self) -> list[EventKind]:
-        """Their kinds."""
-        return [event.kind for event in self.events]
 
 
 @asynccontextmanager

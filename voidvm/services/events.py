@@ -123,13 +123,16 @@ class Events:
             kinds=allowed if kinds is None else [kind for kind in allowed if kind in kinds],
             vm_id=vm_id,
         )
-        newest = (await self._store.bounds()).newest
+        bounds = await self._store.bounds()
+        newest = bounds.newest
         if after is None:
-            found = await self._store.find_last(wanted, until=newest, limit=limit)
+            found = await self._store.find_last(
+                wanted, after=bounds.oldest - 1, until=newest, limit=limit
+            )
             return EventPage(events=found, last_id=self.id_of(newest), has_more=False)
-        seq = self._place(after, newest)
+        seq = self._place(after, bounds)
         found = await self._store.find(wanted, after=seq, until=newest, limit=limit + 1)
-        # Asked last: what was pruned meanwhile is missing above.
+        # Again: what was pruned meanwhile is missing above.
         self._check_kept(seq, await self._store.bounds())
         has_more = len(found) > limit
         found = found[:limit]
@@ -145,20 +148,21 @@ class Events:
         """
         if after is None:
             return Feed(self, principal, place=self._told, wants=wants)
-        bounds = await self._store.bounds()
-        place = self._place(after, bounds.newest)
-        self._check_kept(place, bounds)
+        place = self._place(after, await self._store.bounds())
         return Feed(self, principal, place=place, wants=wants)
 
-    def _place(self, text: str, newest: int) -> int:
+    def _place(self, text: str, bounds: Bounds) -> int:
         """The number in an id. Raises `ValidationFailed`, `ResyncRequired`."""
+        newest = self.id_of(bounds.newest)
         found = _ID.fullmatch(text)
         if found is None:
-            problem = FieldProblem("after", f"must be an event's id, such as {self.id_of(newest)}")
+            problem = FieldProblem("after", f"must be an event's id, such as {newest}")
             raise ValidationFailed(f"{problem.field}: {problem.message}", errors=[problem])
-        if found[1] != self.epoch or int(found[2]) > newest:
-            raise ResyncRequired(self.id_of(newest))
-        return int(found[2])
+        place = int(found[2])
+        if found[1] != self.epoch or place > bounds.newest:
+            raise ResyncRequired(newest)
+        self._check_kept(place, bounds)
+        return place
 
     def _check_kept(self, place: int, bounds: Bounds) -> None:
         if place < bounds.oldest - 1:
@@ -179,6 +183,7 @@ class Events:
         """
         until = self._told
         wanted = EventFilter(principal=principal, kinds=kinds_for(principal))
+        self._check_kept(place, await self._store.bounds())
         found = await self._store.find(wanted, after=place, until=until, limit=CHUNK)
         self._check_kept(place, await self._store.bounds())
         return found, found[-1].seq if len(found) == CHUNK else until

@@ -18,6 +18,8 @@ KEPT: Final = timedelta(days=30)
 KEPT_MAX: Final = 100_000
 # How many are deleted in one transaction: others wait for it.
 _AT_ONCE: Final = 2_000
+# How many are looked through in one read: a filter that nothing fits holds nobody else up.
+_SPAN: Final = 5_000
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -85,11 +87,23 @@ class EventStore:
         self, wanted: EventFilter, *, after: int, until: int, limit: int
     ) -> list[EventRecord]:
         """The first events after `after`, up to `until`, that fit."""
-        return await self._find(wanted, after, until, limit, order="ASC")
+        found: list[EventRecord] = []
+        while after < until and len(found) < limit:
+            end = min(until, after + _SPAN)
+            found += await self._find(wanted, after, end, limit - len(found), order="ASC")
+            after = end
+        return found
 
-    async def find_last(self, wanted: EventFilter, *, until: int, limit: int) -> list[EventRecord]:
-        """The newest events up to `until` that fit, oldest first."""
-        return (await self._find(wanted, 0, until, limit, order="DESC"))[::-1]
+    async def find_last(
+        self, wanted: EventFilter, *, after: int, until: int, limit: int
+    ) -> list[EventRecord]:
+        """The newest events after `after`, up to `until`, that fit, oldest first."""
+        found: list[EventRecord] = []
+        while after < until and len(found) < limit:
+            start = max(after, until - _SPAN)
+            found += await self._find(wanted, start, until, limit - len(found), order="DESC")
+            until = start
+        return found[::-1]
 
     async def _find(
         self, wanted: EventFilter, after: int, until: int, limit: int, *, order: str
