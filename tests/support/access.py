@@ -6,6 +6,7 @@ that this file has to be told of.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -65,6 +66,7 @@ CASES: dict[str, Case] = {
     "GET /roles": Case(SIGNED_IN),
     "GET /logs": Case(P.SYSTEM_READ),
     "GET /events": Case(SIGNED_IN),
+    "GET /events/stream": Case(SIGNED_IN),
     "GET /users": Case(P.SYSTEM_ADMIN),
     "POST /users": Case(
         P.SYSTEM_ADMIN, lambda: {"username": secrets.token_hex(4), "password": "long enough"}
@@ -221,6 +223,8 @@ def attempt(
     path = endpoint.path.format(**things)
     if endpoint.is_socket:
         return attempt_socket(local, BASE + path, api.token)
+    if endpoint.holds_connection:
+        return attempt_stream(api, path)
     outside = path.startswith(("/health", "/docs", "/metrics"))
     options: Json = {}
     if not is_bare:
@@ -251,6 +255,22 @@ def attempt_socket(local: LocalService, path: str, token: str | None) -> Outcome
             names = frozenset(name.lower() for name in error.response.headers)
             code = body["error"]["code"]
             outcomes.append(Outcome(error.response.status_code, code, body, names))
+    assert (outcomes[0].status, outcomes[0].code) == (outcomes[1].status, outcomes[1].code)
+    return outcomes[0]
+
+
+def attempt_stream(api: Api, path: str) -> Outcome:
+    """The same outcome whichever way the credential goes."""
+    token = api.token
+    ways: list[tuple[dict[str, str], dict[str, str]]] = [({}, {}), ({}, {})]
+    if token:
+        ways = [({"authorization": f"Bearer {token}"}, {}), ({}, {"token": token})]
+    outcomes = []
+    for headers, query in ways:
+        with api.client.stream("GET", BASE + path, headers=headers, params=query) as response:
+            body = json.loads(response.read()) if response.is_error else None
+        code = body["error"]["code"] if body else None
+        outcomes.append(Outcome(response.status_code, code, body, frozenset(response.headers)))
     assert (outcomes[0].status, outcomes[0].code) == (outcomes[1].status, outcomes[1].code)
     return outcomes[0]
 

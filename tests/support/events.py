@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from voidvm.domain.account import Principal, UserRecord
 from voidvm.domain.event import EventRecord
 from voidvm.domain.permission import ROLE_PERMISSIONS, Permission
 from voidvm.domain.quota import UNLIMITED, Plans, Quota
+from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Disk, Hardware, VmRecord
-from voidvm.services.events import Events
+from voidvm.services.events import Events, Feed
 from voidvm.store.database import Database
 from voidvm.store.events import EventStore
 from voidvm.store.images import ImageStore
@@ -99,6 +101,7 @@ def principal(
 
 
 ADMIN = principal("root", role="admin")
+ADA, BOB = principal("ada"), principal("bob")
 
 
 @asynccontextmanager
@@ -114,6 +117,28 @@ async def world(folder: Path) -> AsyncIterator[World]:
         yield made
     finally:
         await database.close()
+
+
+async def change(here: World, number: int, *, vm_id: str = "vm-one") -> None:
+    """One event, told apart by `number`."""
+    status = VmStatus.STARTING if number % 2 else VmStatus.RUNNING
+    await here.vms.set_status(vm_id, status, f"step {number}", run=None)
+
+
+async def take(feed: Feed, count: int) -> list[EventRecord]:
+    """The next events of a feed."""
+    async with asyncio.timeout(30):
+        return [await feed.next() for _ in range(count)]
+
+
+def reasons(events: list[EventRecord]) -> list[str]:
+    """What tells the events of `change` apart."""
+    return [event.data["statusReason"] for event in events]
+
+
+def steps(*numbers: int) -> list[str]:
+    """The same, of these numbers."""
+    return [f"step {number}" for number in numbers]
 
 
 class Told:

@@ -1,21 +1,33 @@
-"""Events: what changed, page by page."""
+"""Events: what changed, page by page or as a stream of server-sent events."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta
 
 from voidvm import errors
 from voidvm.api.paging import PAGE_MAX
 from voidvm.api.responses import language
-from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
-from voidvm.domain.event import Event, EventKind
+from voidvm.api.routing import EVENT_STREAM, Access, Answer, Call, Nothing, endpoint
+from voidvm.api.streams import EventStream
+from voidvm.api.upgrade import SocketCall
+from voidvm.domain.account import Principal
+from voidvm.domain.event import Event, EventKind, EventRecord
 from voidvm.domain.vm import Value
+from voidvm.services.events import Events, Feed, Wants
 
-After = Annotated[
-    str, Meta(max_length=64, description="An event's id: what came after it. Default: the newest.")
-]
+HEARTBEAT_S: Final = 15.0
+# When a client whose stream has ended is to come back.
+RETRY_S: Final = 3.0
+# The name of the event that stands for those which are kept no more.
+RESYNC: Final = "resync-required"
+
+After = Annotated[str, Meta(max_length=64, description="An event's id: what came after it.")]
 VmRef = Annotated[str, Meta(min_length=1, description="Of this VM only, by id or name.")]
 
 
@@ -26,6 +38,16 @@ class EventsQuery(Value, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
     vm: VmRef | None = None
     kind: EventKind | None = None
+
+
+class StreamQuery(Value, frozen=True, kw_only=True):
+    """From where on, and of what."""
+
+    after: After | None = None
+    vm: VmRef | None = None
+    token: Annotated[
+        str | None, Meta(description="A JWT or API token, for pages: EventSource sends no headers.")
+    ] = None
 
 
 class EventList(Value, frozen=True, kw_only=True):
@@ -62,3 +84,82 @@ async def list_events(call: Call[Nothing, EventsQuery]) -> Answer:
     words = language(call.request)
     shown = [event.show(services.events.epoch, language=words) for event in page.events]
     return Answer(data=EventList(events=shown, last_id=page.last_id, has_more=page.has_more))
+
+
+@endpoint(
+    "GET",
+    "/events/stream",
+    access=Access.SIGNED_IN,
+    query=StreamQuery,
+    media_type=EVENT_STREAM,
+    done=("Events, until either side hangs up.", "事件流，直到任一方断开。"),
+    errors=(errors.VmNotFound,),
+)
+async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
+    """Follow what changes, as server-sent events: those of `GET /events`, as they happen.
+
+    Each has its number as `id`, its kind as `event` and all of it as `data`. The header
+    `Last-Event-ID`, or else `after`, says after which to begin, by default with the next. Where
+    some of these are kept no more, one event `resync-required` stands for them: read the lists
+    anew. The stream counts as one of the user's sockets and ends with the session. A client that
+    reads too slowly is cut off, and loses nothing when it comes back with its last id.
+    """
+    query, services = call.query, call.services
+    token = call.upgrade.bearer or query.token
+    if not token:
+        raise errors.Unauthorized
+    principal = await services.accounts.authenticate(token)
+    await call.upgrade.admit(principal)
+    vm_id = (await services.vms.find(principal, query.vm)).id if query.vm is not None else None
+
+    def wants(event: EventRecord) -> bool:
+        return vm_id is None or event.vm_id == vm_id
+
+    after = call.request.headers.get("last-event-id") or query.after
+    events, words = services.events, language(call.request)
+    async with _followed(events, principal, after=after, wants=wants) as (feed, is_whole):
+        stream = call.upgrade.open_stream()
+        await stream.greet(place=feed.last_id, retry_s=RETRY_S)
+        if not is_whole:
+            await _tell_resync(stream, feed)
+        while True:
+            try:
+                event = await _next(stream, feed)
+            except errors.ResyncRequired:
+                feed.skip()
+                await _tell_resync(stream, feed)
+                continue
+            shown = event.show(events.epoch, language=words)
+            data = msgspec.json.encode(shown).decode()
+            await stream.send(event=event.kind, data=data, place=shown.id)
+
+
+@asynccontextmanager
+async def _followed(
+    events: Events, principal: Principal, *, after: str | None, wants: Wants
+) -> AsyncIterator[tuple[Feed, bool]]:
+    """A feed for as long as the block lasts, and whether it begins where it was to begin."""
+    is_whole = True
+    try:
+        feed = await events.feed(principal, after=after, wants=wants)
+    except errors.ResyncRequired:
+        feed, is_whole = await events.feed(principal, after=None, wants=wants), False
+    try:
+        yield feed, is_whole
+    finally:
+        feed.close()
+
+
+async def _tell_resync(stream: EventStream, feed: Feed) -> None:
+    data = msgspec.json.encode({"event": RESYNC, "lastId": feed.last_id}).decode()
+    await stream.send(event=RESYNC, data=data, place=feed.last_id)
+
+
+async def _next(stream: EventStream, feed: Feed) -> EventRecord:
+    """The next event; while there is none, the client is told how far it is."""
+    while True:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                return await feed.next()
+        except TimeoutError:
+            await stream.beat(place=feed.last_id)

@@ -190,7 +190,7 @@ def _errors(record: Endpoint) -> dict[int, list[type[VoidVMError]]]:
     kinds: list[type[VoidVMError]] = [*_EVERYWHERE, *record.errors]
     if record.method in {"POST", "PUT", "PATCH"}:
         kinds += _WITH_BODY
-    if record.is_socket:
+    if record.holds_connection:
         kinds.append(errors.OriginRefused)
     if record.method == "POST":
         kinds.append(errors.IdempotencyConflict)

@@ -26,6 +26,7 @@ from voidvm.services.services import Services
 B = TypeVar("B", bound=Struct)
 Q = TypeVar("Q", bound=Struct)
 
+EVENT_STREAM = "text/event-stream"
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -120,6 +121,11 @@ class Endpoint:
     def name(self) -> str:
         """The handler's name: unique, used as the operation's id."""
         return self.handler.__name__
+
+    @property
+    def holds_connection(self) -> bool:
+        """Whether its handler takes the connection for as long as both sides want."""
+        return self.is_socket or self.media_type == EVENT_STREAM
 
     @property
     def parameters(self) -> list[str]:

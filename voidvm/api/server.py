@@ -97,7 +97,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
         Extend(app, extensions=[HTTPExtension], built_in_extensions=False)
     for endpoint in ENDPOINTS:
         outside = endpoint.path.startswith(("/health", "/docs", "/metrics"))
-        handler = (socket_handler if endpoint.is_socket else http_handler)(endpoint, gate)
+        handler = (socket_handler if endpoint.holds_connection else http_handler)(endpoint, gate)
         app.add_route(
             handler,
             endpoint.route if outside else BASE + endpoint.route,

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sanic import Request
@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 
 from voidvm import errors
 from voidvm.api import frames
+from voidvm.api.streams import EventStream
 from voidvm.errors import FieldProblem
 
 log = logging.getLogger(__name__)
@@ -267,14 +268,21 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
 
 
 class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class has no types
-    """The server's connection, which becomes a `Socket` when a handler upgrades it."""
+    """The server's connection, which a handler turns into a `Socket` or an `EventStream`."""
 
     # Sanic's metaclass gives each class without slots empty ones.
     __slots__ = ("_socket",)
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
-        self._socket: Socket | None = None
+        self._socket: Socket | EventStream | None = None
+
+    def stream(self, request: Request, headers: Mapping[str, str]) -> EventStream:
+        """Answer 200 and turn the connection into a stream of events."""
+        # To Sanic it is a WebSocket: it expects no answer, and no deadline applies.
+        request.stream.upgrade_websocket = True
+        stream = self._socket = EventStream(self.transport, headers)
+        return stream
 
     def upgrade(self, request: Request, *, subprotocol: str | None) -> Socket:
         """Answer 101 and turn the connection into a socket.
@@ -294,9 +302,9 @@ class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class 
         if response.status_code != 101:
             raise _no_handshake(bytes(response.body or b"").decode(errors="replace").strip())
         response.headers["x-request-id"] = request.ctx.request_id
-        self._socket = Socket(self.transport, protocol)
+        upgraded = self._socket = Socket(self.transport, protocol)
         self.transport.write(response.serialize())
-        return self._socket
+        return upgraded
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client, for the socket if there is one."""

@@ -1,4 +1,4 @@
-"""From a request to a socket: everything is checked while an error is still an HTTP answer."""
+"""From a request to a socket or stream: all is checked while an error is still an HTTP answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from voidvm import errors
 from voidvm.api.clients import NOBODY, address_of, bearer_of, check_access, network_of
 from voidvm.api.dispatch import error_response, note, read_query
 from voidvm.api.gate import Gate
-from voidvm.api.routing import Call, Endpoint, Nothing, Q
+from voidvm.api.routing import EVENT_STREAM, Call, Endpoint, Nothing, Q
 from voidvm.api.sockets import TOO_MANY, Socket, SocketClosed
+from voidvm.api.streams import EventStream, StreamClosed
 from voidvm.bus import AccessChanged, News, SessionEnded
 from voidvm.domain.account import Principal
 from voidvm.errors import VoidVMError
@@ -27,20 +28,22 @@ log = logging.getLogger(__name__)
 SESSION_ENDED = 4408
 # The clock may be set, so a far expiry is looked at now and then.
 LOOK_AGAIN_S = 3600.0
+# When a client that has too many sockets open may try again.
+TRY_AGAIN_S = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class SocketCall(Call[Nothing, Q]):
-    """A request for a socket; the caller is not known yet."""
+    """A request for a socket or a stream; the caller is not known yet."""
 
     upgrade: Upgrade
 
 
 class Upgrade:
-    """One request's way to its socket; a handler admits the caller, then opens."""
+    """One request's way to its socket or stream; a handler admits the caller, then opens."""
 
     def __init__(self, request: Request, endpoint: Endpoint, gate: Gate, stack: ExitStack) -> None:
-        self.socket: Socket | None = None
+        self.socket: Socket | EventStream | None = None
         self._principal: Principal | None = None
         self._watch = _Watch(gate.services.accounts)
         stack.callback(gate.bus.subscribe(self._watch.hear))
@@ -73,19 +76,53 @@ class Upgrade:
         Raises `SocketClosed` when the caller has too many sockets open: it is told so by the
         close code, since pages see no HTTP status.
         """
-        principal = self._principal
-        if principal is None:
-            raise RuntimeError(f"{self._endpoint.path} opens a socket for nobody")
+        principal = self._admitted()
         connection = self._request.transport.get_protocol()
         socket: Socket = connection.upgrade(self._request, subprotocol=subprotocol)
         self.socket = socket
         note(self._request, self._endpoint, self._gate, status=101)
-        if not self._stack.enter_context(self._gate.sockets.taken(principal.user_id)):
+        if not self._has_place(principal):
             socket.close(TOO_MANY, "too many sockets")
             raise SocketClosed
         self._watch.begin(socket, principal)
         self._stack.callback(self._watch.end)
         return socket
+
+    def open_stream(self) -> EventStream:
+        """Begin to answer with events; it ends as a socket does, and counts as one.
+
+        Raises `RateLimited` when the caller has too many open.
+        """
+        principal = self._admitted()
+        if not self._has_place(principal):
+            raise errors.RateLimited("too many streams and sockets", retry_after=TRY_AGAIN_S)
+        request = self._request
+        headers = {
+            "content-type": f"{EVENT_STREAM}; charset=utf-8",
+            "cache-control": "no-store",
+            "connection": "close",
+            "x-content-type-options": "nosniff",
+            # Proxies such as nginx would collect events otherwise.
+            "x-accel-buffering": "no",
+            "x-request-id": request.ctx.request_id,
+            **request.ctx.limits,
+        }
+        origin = request.headers.get("origin", "")
+        if origin.lower() in self._gate.origins:
+            headers |= {"access-control-allow-origin": origin, "vary": "origin"}
+        stream: EventStream = request.transport.get_protocol().stream(request, headers)
+        self.socket = stream
+        self._watch.begin(stream, principal)
+        self._stack.callback(self._watch.end)
+        return stream
+
+    def _admitted(self) -> Principal:
+        if self._principal is None:
+            raise RuntimeError(f"{self._endpoint.path} opens a socket for nobody")
+        return self._principal
+
+    def _has_place(self, principal: Principal) -> bool:
+        return self._stack.enter_context(self._gate.sockets.taken(principal.user_id))
 
 
 class _Watch:
@@ -98,11 +135,11 @@ class _Watch:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
         self._missed: list[News] = []
-        self._socket: Socket | None = None
+        self._socket: Socket | EventStream | None = None
         self._principal: Principal | None = None
         self._expiry: asyncio.Task[None] | None = None
 
-    def begin(self, socket: Socket, principal: Principal) -> None:
+    def begin(self, socket: Socket | EventStream, principal: Principal) -> None:
         """Close this one, also for what has happened already."""
         self._socket, self._principal = socket, principal
         for news in self._missed:
@@ -176,7 +213,7 @@ def socket_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[ob
                     upgrade=upgrade,
                 )
                 await endpoint.handler(call)
-            except SocketClosed:
+            except (SocketClosed, StreamClosed):
                 pass
             except Exception as error:
                 if upgrade.socket is None:

@@ -60,7 +60,8 @@ class Events:
         self.epoch = ""
         self._store = store
         self._bus = bus
-        self._told = 0
+        # The number of the newest event that was told.
+        self.told = 0
         self._recent: deque[EventRecord] = deque(maxlen=RECENT)
         self._news = asyncio.Event()
         self._is_stopping = False
@@ -72,7 +73,7 @@ class Events:
     async def start(self) -> None:
         """Begin to tell what happens from now on."""
         self.epoch = await self._store.epoch()
-        self._told = (await self._store.bounds()).newest
+        self.told = (await self._store.bounds()).newest
         self._store.database.on_commit = self._news.set
         self._teller = asyncio.create_task(self._tell(), name="events")
 
@@ -89,7 +90,7 @@ class Events:
     @property
     def last_id(self) -> str:
         """The newest event that was told."""
-        return self.id_of(self._told)
+        return self.id_of(self.told)
 
     def id_of(self, seq: int) -> str:
         """A place in the order, as clients name it."""
@@ -147,7 +148,7 @@ class Events:
         Raises as `page`.
         """
         if after is None:
-            return Feed(self, principal, place=self._told, wants=wants)
+            return Feed(self, principal, place=self.told, wants=wants)
         place = self._place(after, await self._store.bounds())
         return Feed(self, principal, place=place, wants=wants)
 
@@ -172,7 +173,7 @@ class Events:
 
     def recent_after(self, place: int) -> EventRecord | None:
         """The event after `place`, if it is in memory."""
-        if not self._recent or not self._recent[0].seq - 1 <= place < self._told:
+        if not self._recent or not self._recent[0].seq - 1 <= place < self.told:
             return None
         return self._recent[bisect_right(self._recent, place, key=lambda event: event.seq)]
 
@@ -181,7 +182,7 @@ class Events:
 
         Raises `ResyncRequired`.
         """
-        until = self._told
+        until = self.told
         wanted = EventFilter(principal=principal, kinds=kinds_for(principal))
         self._check_kept(place, await self._store.bounds())
         found = await self._store.find(wanted, after=place, until=until, limit=CHUNK)
@@ -190,7 +191,7 @@ class Events:
 
     async def told_after(self, place: int) -> None:
         """Wait for an event after `place`. Raises `ServiceStopping` when none will come."""
-        while self._told <= place:
+        while self.told <= place:
             if self._teller is None or self._teller.done():
                 raise ServiceStopping
             future = asyncio.get_running_loop().create_future()
@@ -223,10 +224,10 @@ class Events:
                     await self._news.wait()
 
     async def _tell_new(self) -> None:
-        while found := await self._store.since(self._told, limit=CHUNK):
+        while found := await self._store.since(self.told, limit=CHUNK):
             for event in found:
                 self._recent.append(event)
-                self._told = event.seq
+                self.told = event.seq
                 self._bus.publish(EventHappened(event=event))
             self._wake()
             if len(found) < CHUNK:
@@ -269,6 +270,11 @@ class Feed:
             if event is not None and self._is_wanted(event):
                 return event
         raise ServiceStopping
+
+    def skip(self) -> None:
+        """Go on with what happens from now on, as after a `ResyncRequired`."""
+        self._chunk.clear()
+        self._place = self._chunk_end = self._events.told
 
     def close(self) -> None:
         """Hand out no more."""
