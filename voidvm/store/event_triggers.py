@@ -15,7 +15,8 @@ _COLUMNS = "kind, level, owner_id, vm_id, data"
 _VM_LEVEL = """CASE
         WHEN NEW.status IN ('crashed', 'error') THEN 'error'
         WHEN NEW.status = 'unresponsive' THEN 'warning'
-        WHEN NEW.status = 'paused' AND NEW.status_reason LIKE 'io-error%' THEN 'warning'
+        WHEN NEW.status = 'paused'
+            AND NEW.status_reason NOT IN ('host-request', 'guest-suspended') THEN 'warning'
         ELSE 'info' END"""
 _OPERATION_LEVEL = """CASE NEW.status
         WHEN 'failed' THEN 'error' WHEN 'interrupted' THEN 'warning' ELSE 'info' END"""

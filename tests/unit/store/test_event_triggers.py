@@ -114,6 +114,7 @@ async def test_a_status_is_told_with_the_one_before(here: World) -> None:
         (VmStatus.RUNNING, None, "info"),
         (VmStatus.PAUSED, "io-error: no space", "warning"),
         (VmStatus.PAUSED, "host-request", "info"),
+        (VmStatus.PAUSED, "guest-panicked", "warning"),
         (VmStatus.UNRESPONSIVE, None, "warning"),
         (VmStatus.CRASHED, "killed by signal 9", "error"),
     ]
