@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from voidvm import __version__
-from voidvm.cli import console, disk, doctor, image, login, operation, serve, transfer, vm
+from voidvm.cli import console, disk, doctor, events, image, login, operation, serve, transfer, vm
 from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of, say_error
 from voidvm.errors import ValidationFailed, VoidVMError
 
@@ -39,6 +39,7 @@ app.add_typer(operation.app, name="operation")
 transfer.register(image.app)
 vm.app.command("iso")(disk.change_iso)
 app.command("console")(console.console)
+app.command("events")(events.events)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -164,6 +164,37 @@ class Remote:
         if response.is_error:
             raise self._failure(response)
         return response
+
+    def lines(self, path: str, *, query: Mapping[str, Json], silence_s: float) -> Iterator[str]:
+        """The lines of an answer that goes on and on; it ends when the service ends it.
+
+        Raises `ServiceError`, and `Unreachable` also after `silence_s` without a byte.
+        """
+        import httpx  # noqa: PLC0415 - 70 ms
+
+        token = self.access_token()
+        timeout = httpx.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
+        try:
+            with httpx.Client(
+                transport=self._transport, timeout=timeout, trust_env=not is_loopback(self.url)
+            ) as client:
+                for attempt in range(2):
+                    with client.stream(
+                        "GET",
+                        self.url + path,
+                        params={k: v for k, v in query.items() if v is not None},
+                        headers={"authorization": f"Bearer {token}"} if token else {},
+                    ) as response:
+                        if response.status_code == 401 and not attempt and self.renew(token):
+                            token = self.access_token()
+                            continue
+                        if response.is_error:
+                            response.read()
+                            raise self._failure(response)
+                        yield from response.iter_lines()
+                        return
+        except httpx.TransportError as error:
+            raise self.unreachable(str(error) or "it says nothing") from error
 
     def login(self, username: str, password: str) -> Context:
         """Sign in and remember it. Raises `ServiceError`, `Unreachable`."""

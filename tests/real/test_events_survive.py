@@ -1,0 +1,62 @@
+"""SIGKILL of the service: what was answered has its event, and numbers go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.contract import Api, Json
+from tests.support.service import Service
+
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service()
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+def since(api: Api, after: str) -> list[Json]:
+    page = api.ok("GET", "/events", params={"after": after, "limit": 200})
+    assert not page["hasMore"]
+    events: list[Json] = page["events"]
+    return events
+
+
+def test_each_answer_has_its_event_though_the_service_dies_at_once(service: Service) -> None:
+    api = service.api()
+    vm = api.ok("POST", "/vms", {"name": "one", "memory": 32, "disk": 1})["id"]
+    place = api.ok("GET", "/events", params={"limit": 1})["lastId"]
+    for number in range(ROUNDS):
+        api.ok("PATCH", f"/vms/{vm}", {"description": f"round {number}"})
+        service.kill()
+        service.start()
+        api = service.api()
+    events = since(api, place)
+    changes = [event for event in events if event["vmId"] == vm]
+    assert [event["event"] for event in changes] == ["vm.updated"] * ROUNDS
+    epoch, _, first = place.partition("-")
+    assert [event["id"] for event in events] == [
+        f"{epoch}-{int(first) + number}" for number in range(1, len(events) + 1)
+    ]
+
+
+def test_a_vm_that_went_on_is_told_of_once(service: Service) -> None:
+    api = service.api()
+    vm = api.ok("POST", "/vms", {"name": "two", "memory": 32, "disk": 1})["id"]
+    api.start(vm)
+    place = api.ok("GET", "/events", params={"limit": 1})["lastId"]
+    service.kill()
+    service.start()
+    api = service.api()
+    api.stop(vm)
+    statuses = [event["data"]["status"] for event in since(api, place) if event["vmId"] == vm]
+    assert statuses[-1] == "stopped"
+    assert "running" not in statuses
+    api.remove(vm)
