@@ -83,8 +83,10 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             await parts.services.events.start()
             try:
                 await restore(parts)
+                parts.services.metrics.start()
                 yield parts
             finally:
+                await parts.services.metrics.close()
                 await parts.operations.release()
                 await parts.services.idempotency.settled(timeout_s=SETTLE_S)
                 await parts.fleet.release()

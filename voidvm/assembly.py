@@ -34,6 +34,7 @@ from voidvm.services.imports import Imports
 from voidvm.services.jobs import Jobs
 from voidvm.services.journal import StoredJournal
 from voidvm.services.lifecycle import Lifecycle
+from voidvm.services.metrics import Metrics
 from voidvm.services.recipes import catalog_text
 from voidvm.services.services import Services
 from voidvm.services.space import Space
@@ -54,6 +55,7 @@ from voidvm.store.uploads import UploadStore
 from voidvm.store.users import UserStore
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.metrics import Sampler
 from voidvm.supervisor.paths import Layout
 
 # What `upload_bytes = 0` means: beyond every file system.
@@ -153,6 +155,7 @@ def assemble(base: Foundation) -> Parts:
             layout=base.layout,
         ),
         events=Events(EventStore(base.database), bus=base.bus),
+        metrics=_metrics(base),
     )
     return Parts(services=services, fleet=base.fleet, bus=base.bus, operations=base.operations)
 
@@ -173,6 +176,17 @@ def _accounts(base: Foundation) -> tuple[Accounts, Users]:
     )
     users = Users(store, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus)
     return accounts, users
+
+
+def _metrics(base: Foundation) -> Metrics:
+    return Metrics(
+        Sampler(
+            base.fleet,
+            bus=base.bus,
+            interval_s=base.settings.metrics.interval,
+            data=base.layout.data,
+        )
+    )
 
 
 def _imports(base: Foundation) -> Imports:

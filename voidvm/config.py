@@ -104,6 +104,12 @@ class Images(Section, frozen=True, kw_only=True):
     catalog: list[dict[str, Any]] = []
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Measuring VMs and the host."""
+
+    interval: Annotated[int, Meta(ge=1, le=3600)] = 5
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The whole configuration."""
 
@@ -115,6 +121,7 @@ class Settings(Section, frozen=True, kw_only=True):
     plans: dict[str, Plan] = msgspec.field(default_factory=lambda: {"free": Plan(max_vms=5)})
     console: Console = msgspec.field(default_factory=Console)
     images: Images = msgspec.field(default_factory=Images)
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
 
     @property
     def data_dir(self) -> Path:

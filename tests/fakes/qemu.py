@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from tests.fakes.process import FakeProcess
 from tests.fakes.qmp import Arguments, FakeMonitor, Refused
 from tests.fakes.serial import FakeSerial
 from voidvm.hypervisor import argv
@@ -42,28 +43,6 @@ class Behaviour(Struct, frozen=True, kw_only=True):
     dies_by: signals.Signals | None = None
     listens_on: frozenset[int] = frozenset()
     addresses: tuple[str, ...] | None = None
-
-
-class FakeProcess(QemuProcess):
-    """A hold on a fake, as `QemuProcess` is one on a process."""
-
-    def __init__(self, qemu: FakeQemu) -> None:
-        # Without the base's own: there is no pidfd.
-        self.pid = qemu.pid
-        self.ticks = qemu.ticks
-        self.command = qemu.command
-        self.exited = asyncio.get_running_loop().create_future()
-        self._qemu = qemu
-
-    def send_signal(self, number: signals.Signals) -> None:
-        """As a signal to a process."""
-        if not self.has_exited:
-            self._qemu.signal(number)
-
-    def release(self) -> None:
-        """Stop watching; the fake goes on."""
-        self._qemu.forget(self)
-        self.exited.cancel()
 
 
 class FakeQemu:

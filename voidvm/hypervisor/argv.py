@@ -19,6 +19,7 @@ KERNEL, INITRD, FIRMWARE, VARIABLES = "kernel", "initrd", "firmware", "variables
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 SERIAL_ID = "serial0"
 SCSI_ID = "scsi0"
+BALLOON_ID = "balloon0"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 

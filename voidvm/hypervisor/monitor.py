@@ -21,6 +21,9 @@ from qemu.qmp import (
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.qmp_client import NegotiationError
 
+from voidvm.hypervisor.argv import BALLOON_ID
+from voidvm.hypervisor.usage import DiskCounters, GuestMemory, disk_counters, guest_memory
+
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 QUERY_PTYS = "query-chardev"
@@ -212,6 +215,27 @@ class Monitor:
             for device in devices
             if isinstance(device, dict) and "io-status" in device
         )
+
+    async def disk_counters(self, *, timeout_s: float) -> DiskCounters:
+        """What the VM's disks have moved so far."""
+        return disk_counters(await self.execute("query-blockstats", timeout_s=timeout_s))
+
+    async def balloon_bytes(self, *, timeout_s: float) -> int | None:
+        """What the balloon leaves the guest; None without a balloon."""
+        try:
+            answer = await self.execute("query-balloon", timeout_s=timeout_s)
+        except CommandRefused:
+            return None
+        return int(str(_field(answer, "actual")))
+
+    async def guest_memory(self, *, since: float, timeout_s: float) -> GuestMemory | None:
+        """The guest's own view, told since then (Unix seconds); None without a balloon driver."""
+        place = {"path": f"/machine/peripheral/{BALLOON_ID}", "property": "guest-stats"}
+        try:
+            answer = await self.execute("qom-get", place, timeout_s=timeout_s)
+        except CommandRefused:
+            return None
+        return guest_memory(answer, since=since)
 
     async def uuid(self) -> str:
         """The UUID of the guest behind this monitor."""

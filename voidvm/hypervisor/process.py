@@ -6,11 +6,14 @@ import asyncio
 import os
 import signal as signals
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
+
+from voidvm.hypervisor.usage import ProcMeter, Usage
 
 PROC = Path("/proc")
 
@@ -98,6 +101,7 @@ class QemuProcess:
         self.command = [str(part) for part in args] if isinstance(args, list) else command_line(pid)
         self._pidfd = pidfd
         self._child = child
+        self._meter: ProcMeter | None = None
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self._loop.add_reader(pidfd, self._reap)
@@ -142,6 +146,34 @@ class QemuProcess:
             with suppress(ProcessLookupError):
                 signals.pidfd_send_signal(self._pidfd, number)
 
+    @property
+    def age_s(self) -> float:
+        """For how long it has been running."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.ticks / os.sysconf("SC_CLK_TCK")
+
+    def usage(self, *, vcpus: int) -> Usage:
+        """What it takes of the host. Raises `ProcessGone`."""
+        try:
+            if self._meter is None:
+                self._meter = self._open_meter()
+            return self._meter.read(vcpus=vcpus)
+        except OSError as error:
+            raise ProcessGone(f"process {self.pid} has ended") from error
+
+    def _open_meter(self) -> ProcMeter:
+        meter = ProcMeter(self.pid)
+        # Read after it is held: while the start is the same, so is the process.
+        with suppress(ProcessGone):
+            if not self.has_exited and start_ticks(self.pid) == self.ticks:
+                return meter
+        meter.close()
+        raise ProcessGone(f"process {self.pid} has ended")
+
+    def _close_meter(self) -> None:
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
+
     async def wait(self, *, timeout_s: float) -> Exit | None:
         """How it ended, or None if it still lives after `timeout_s`."""
         await asyncio.wait([self.exited], timeout=timeout_s)
@@ -151,6 +183,7 @@ class QemuProcess:
         """Stop watching; the process goes on. Does nothing once it has ended, or a second time."""
         if self.exited.done():
             return
+        self._close_meter()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         if self._child is not None and self._child.returncode is None:
@@ -160,6 +193,7 @@ class QemuProcess:
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
+        self._close_meter()
         outcome = Exit()
         if self._child is not None:
             code = self._child.wait()

@@ -17,6 +17,7 @@ from voidvm.services.images import Images
 from voidvm.services.imports import Imports
 from voidvm.services.jobs import Jobs
 from voidvm.services.lifecycle import Lifecycle
+from voidvm.services.metrics import Metrics
 from voidvm.services.tokens import Tokens
 from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
@@ -46,3 +47,4 @@ class Services:
     images: Images
     host: Host
     events: Events
+    metrics: Metrics

@@ -31,6 +31,7 @@ from voidvm.hypervisor.usernet import established
 from voidvm.supervisor import hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console
+from voidvm.supervisor.meter import VmMeter
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.state import VmState
 
@@ -63,6 +64,7 @@ class Machine:
         self.paths = paths
         self._launcher = launcher
         self._hold = Attachment(state, paths=paths, history_bytes=history_bytes)
+        self.meter = VmMeter(state, self._hold)
         self._job: str | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -366,6 +368,7 @@ class Machine:
             self._task.cancel()
             await asyncio.wait([self._task])
         await self.state.recorded()
+        await self.meter.close()
         await self._hold.release()
 
     async def close_console(self) -> None:
