@@ -8,6 +8,7 @@ from voidvm.bus import Bus
 from voidvm.config import Settings
 from voidvm.domain.catalog import parse_catalog
 from voidvm.domain.quota import Plans, quota_of
+from voidvm.domain.rollup import levels
 from voidvm.hypervisor.identity import Identity
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.launch import Launcher
@@ -48,6 +49,7 @@ from voidvm.store.database import Database
 from voidvm.store.events import EventStore
 from voidvm.store.idempotency import IdempotencyStore
 from voidvm.store.images import ImageStore
+from voidvm.store.metrics import MetricStore
 from voidvm.store.operations import OperationStore
 from voidvm.store.sessions import SessionStore
 from voidvm.store.tokens import TokenStore
@@ -155,7 +157,7 @@ def assemble(base: Foundation) -> Parts:
             layout=base.layout,
         ),
         events=Events(EventStore(base.database), bus=base.bus),
-        metrics=_metrics(base),
+        metrics=_metrics(base, vms=vms),
     )
     return Parts(services=services, fleet=base.fleet, bus=base.bus, operations=base.operations)
 
@@ -178,14 +180,13 @@ def _accounts(base: Foundation) -> tuple[Accounts, Users]:
     return accounts, users
 
 
-def _metrics(base: Foundation) -> Metrics:
+def _metrics(base: Foundation, *, vms: Vms) -> Metrics:
+    interval_s = base.settings.metrics.interval
     return Metrics(
-        Sampler(
-            base.fleet,
-            bus=base.bus,
-            interval_s=base.settings.metrics.interval,
-            data=base.layout.data,
-        )
+        Sampler(base.fleet, bus=base.bus, interval_s=interval_s, data=base.layout.data),
+        MetricStore(base.database, levels(interval_s)),
+        vms=vms,
+        bus=base.bus,
     )
 
 

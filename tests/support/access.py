@@ -93,6 +93,8 @@ CASES: dict[str, Case] = {
     "GET /operations/{operation}": Case(SIGNED_IN),
     "DELETE /operations/{operation}": Case(SIGNED_IN),
     "GET /system/info": Case(P.SYSTEM_READ),
+    "GET /system/stats": Case(P.SYSTEM_READ),
+    "GET /vms/{vm}/metrics": Case(P.VM_READ),
     "GET /vms/{vm}/disks": Case(P.VM_READ),
     "POST /vms/{vm}/disks": Case(P.VM_UPDATE, lambda: {"size": 1}),
     "POST /vms/{vm}/disks/{disk}/expand": Case(P.VM_UPDATE, lambda: {"size": 2}),

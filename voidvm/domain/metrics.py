@@ -7,7 +7,7 @@ give is null.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -125,3 +125,36 @@ class HostSample(Value, frozen=True, kw_only=True):
     disk: HostDisk
     network: HostNetwork
     vms: VmCounts
+
+
+Period = Literal["1h", "24h", "7d", "30d"]
+Resolution = Annotated[int, Meta(description="Seconds that one sample is the mean of.")]
+
+
+class VmMetrics(
+    Value,
+    frozen=True,
+    kw_only=True,
+    rename={"vm_id": "vmId", "since": "from", "until": "to"},
+):
+    """What a VM used in a time; there is no sample of when it was off."""
+
+    vm_id: str
+    since: datetime
+    until: datetime
+    resolution: Resolution
+    samples: Annotated[
+        list[VmSample], Meta(description="Oldest first; `at` is where its time begins.")
+    ]
+    latest: Annotated[VmSample | None, Meta(description="The newest; null while it is off.")]
+
+
+class HostMetrics(Value, frozen=True, kw_only=True):
+    """What the host used in a time."""
+
+    period: Period
+    resolution: Resolution
+    samples: Annotated[
+        list[HostSample], Meta(description="Oldest first; `at` is where its time begins.")
+    ]
+    latest: Annotated[HostSample | None, Meta(description="Null in the service's first second.")]

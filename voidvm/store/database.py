@@ -37,6 +37,10 @@ class Transaction:
         async with self._connection.execute(sql, parameters) as cursor:
             return cursor.rowcount
 
+    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run a statement once a row."""
+        await self._connection.executemany(sql, rows)
+
     async def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """The rows of a query."""
         return list(await self._connection.execute_fetchall(sql, parameters))

@@ -132,4 +132,25 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE vms ADD COLUMN operation_id TEXT;
     """,
     EVENTS,
+    """
+    CREATE TABLE metric_subjects (
+        id INTEGER PRIMARY KEY,
+        vm_id TEXT UNIQUE REFERENCES vms (id) ON DELETE CASCADE
+    );
+    INSERT INTO metric_subjects VALUES (0, NULL);
+    CREATE TABLE metric_layouts (
+        id INTEGER PRIMARY KEY,
+        names TEXT NOT NULL UNIQUE
+    );
+    CREATE TABLE metrics (
+        subject INTEGER NOT NULL REFERENCES metric_subjects (id) ON DELETE CASCADE,
+        step INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        weight INTEGER NOT NULL,
+        layout INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (subject, step, at)
+    ) WITHOUT ROWID;
+    CREATE INDEX metrics_by_age ON metrics (step, at);
+    """,
 )
