@@ -43,7 +43,10 @@ class IoRates(Value, frozen=True, kw_only=True):
 
 
 class NetRates(Value, frozen=True, kw_only=True):
-    """The traffic of network cards, seen from the guest."""
+    """The traffic of network cards, seen from the guest.
+
+    Its agent tells it: QEMU's user-mode network counts nothing. Null without an agent.
+    """
 
     receive_bytes_per_second: float | None
     transmit_bytes_per_second: float | None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from voidvm.hypervisor.usage import NetCounters
 
 ANSWER_MAX_BYTES = 1_048_576
 
@@ -52,6 +55,39 @@ def _returned(line: bytes) -> object:
     except ValueError:
         return None
     return answer.get("return") if isinstance(answer, dict) else None
+
+
+def traffic(interfaces: object, macs: Collection[str]) -> NetCounters | None:
+    """What the cards of these addresses have moved, in an answer as below; None if untold.
+
+    A bridge over a card has its address, too: of those the one that moved most is the card.
+    """
+    found: dict[str, list[NetCounters]] = {mac.lower(): [] for mac in macs}
+    for interface in interfaces if isinstance(interfaces, list) else []:
+        counts = interface.get("statistics") if isinstance(interface, dict) else None
+        cards = found.get(str(interface.get("hardware-address")).lower()) if counts else None
+        if isinstance(counts, dict) and cards is not None:
+            cards.append(
+                NetCounters(
+                    receive_bytes=int(counts.get("rx-bytes", 0)),
+                    transmit_bytes=int(counts.get("tx-bytes", 0)),
+                    receive_packets=int(counts.get("rx-packets", 0)),
+                    transmit_packets=int(counts.get("tx-packets", 0)),
+                )
+            )
+    real = [
+        max(cards, key=lambda card: card.receive_bytes + card.transmit_bytes)
+        for cards in found.values()
+        if cards
+    ]
+    if not real:
+        return None
+    return NetCounters(
+        receive_bytes=sum(card.receive_bytes for card in real),
+        transmit_bytes=sum(card.transmit_bytes for card in real),
+        receive_packets=sum(card.receive_packets for card in real),
+        transmit_packets=sum(card.transmit_packets for card in real),
+    )
 
 
 def addresses(interfaces: object) -> list[str]:

@@ -21,7 +21,7 @@ from qemu.qmp import (
 from qemu.qmp.error import ProtocolError
 from qemu.qmp.qmp_client import NegotiationError
 
-from voidvm.hypervisor.argv import BALLOON_ID
+from voidvm.hypervisor.argv import AGENT_ID, BALLOON_ID
 from voidvm.hypervisor.usage import DiskCounters, GuestMemory, disk_counters, guest_memory
 
 COMMAND_TIMEOUT_S = 5.0
@@ -227,6 +227,14 @@ class Monitor:
         except CommandRefused:
             return None
         return int(str(_field(answer, "actual")))
+
+    async def has_agent(self, *, timeout_s: float) -> bool:
+        """Whether a program in the guest holds the agent's channel open."""
+        answer = await self.execute("query-chardev", timeout_s=timeout_s)
+        return any(
+            _field(entry, "label") == AGENT_ID and _field(entry, "frontend-open") is True
+            for entry in (answer if isinstance(answer, list) else [])
+        )
 
     async def guest_memory(self, *, since: float, timeout_s: float) -> GuestMemory | None:
         """The guest's own view, told since then (Unix seconds); None without a balloon driver."""

@@ -36,6 +36,15 @@ class DiskCounters(Struct, frozen=True, kw_only=True):
     writes: int = 0
 
 
+class NetCounters(Struct, frozen=True, kw_only=True):
+    """What a VM's network cards have moved so far, seen from the guest."""
+
+    receive_bytes: int = 0
+    transmit_bytes: int = 0
+    receive_packets: int = 0
+    transmit_packets: int = 0
+
+
 class GuestMemory(Struct, frozen=True, kw_only=True):
     """The guest's memory as its balloon driver tells it."""
 

@@ -64,7 +64,7 @@ class Machine:
         self.paths = paths
         self._launcher = launcher
         self._hold = Attachment(state, paths=paths, history_bytes=history_bytes)
-        self.meter = VmMeter(state, self._hold)
+        self.meter = VmMeter(state, self._hold, agent_socket=paths.agent_socket)
         self._job: str | None = None
         self._task: asyncio.Task[Any] | None = None
 

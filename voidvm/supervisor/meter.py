@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
+from voidvm.hypervisor import agent
 from voidvm.hypervisor.monitor import Monitor, MonitorError
 from voidvm.hypervisor.process import QemuProcess
-from voidvm.hypervisor.usage import DiskCounters, GuestMemory, Usage
+from voidvm.hypervisor.usage import DiskCounters, GuestMemory, NetCounters, Usage
 from voidvm.supervisor.attachment import Attachment
 from voidvm.supervisor.state import VmState
 
@@ -19,6 +22,9 @@ OPEN_S: Final = 600.0
 BALLOON_EVERY_S: Final = 60.0
 # The driver is asked every few seconds; a guest that has said nothing for so long is not asked.
 GUEST_FRESH_S: Final = 60.0
+# A guest without an agent, or whose agent was silent, is looked at again only then.
+AGENT_AGAIN_S: Final = 15.0
+AGENT_S: Final = 2.0
 
 
 class Devices(Struct, frozen=True, kw_only=True):
@@ -28,6 +34,13 @@ class Devices(Struct, frozen=True, kw_only=True):
     disks: DiskCounters
     balloon_bytes: int | None
     guest: GuestMemory | None
+
+
+class Traffic(Struct, frozen=True, kw_only=True):
+    """What the guest said of its cards, and when (monotonic seconds)."""
+
+    at: float
+    cards: NetCounters
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -40,15 +53,21 @@ class Reading(Struct, frozen=True, kw_only=True):
     memory_bytes: int
     usage: Usage
     devices: Devices | None = None
+    traffic: Traffic | None = None
 
 
 class VmMeter:
     """Reads what a VM uses; nothing here changes its status."""
 
-    def __init__(self, state: VmState, hold: Attachment) -> None:
+    def __init__(self, state: VmState, hold: Attachment, *, agent_socket: Path) -> None:
         self._state = state
         self._hold = hold
+        self._agent_socket = agent_socket
         self._question: asyncio.Task[Devices | None] | None = None
+        self._guest_question: asyncio.Task[None] | None = None
+        self._heard: tuple[Monitor, Traffic] | None = None
+        self._has_agent = False
+        self._agent_again = 0.0
         self._asked: Monitor | None = None
         self._balloon_bytes: int | None = None
         self._balloon_at = 0.0
@@ -65,6 +84,7 @@ class VmMeter:
             vcpus=vcpus,
             memory_bytes=memory_mib * 1024**2,
             usage=process.usage(vcpus=vcpus),
+            traffic=self._heard[1] if self._heard and self._heard[0] is self._hold.line else None,
         )
 
     def ask(self) -> asyncio.Task[Devices | None] | None:
@@ -80,11 +100,26 @@ class VmMeter:
         )
         return self._question
 
+    def ask_guest(self) -> None:
+        """Ask the guest for its cards' counters; a later `read` has what it answers.
+
+        QEMU's user-mode network counts nothing; of a card with a device on the host
+        (/sys/class/net) the host could be asked here.
+        """
+        monitor, question = self._hold.line, self._guest_question
+        if monitor is None or not self._hold.is_running:
+            return
+        if question is None or question.done():
+            self._guest_question = asyncio.create_task(
+                self._hear(monitor), name=f"meter-guest-{self._state.vm_id}"
+            )
+
     async def close(self) -> None:
-        """Take the open question back."""
-        if self._question is not None:
-            self._question.cancel()
-            await asyncio.wait([self._question])
+        """Take the open questions back."""
+        for question in (self._question, self._guest_question):
+            if question is not None:
+                question.cancel()
+                await asyncio.wait([question])
 
     async def _devices(self, monitor: Monitor) -> Devices | None:
         try:
@@ -100,3 +135,26 @@ class VmMeter:
         except MonitorError:
             return None
         return Devices(at=at, disks=disks, balloon_bytes=self._balloon_bytes, guest=guest)
+
+    async def _hear(self, monitor: Monitor) -> None:
+        run = self._state.run
+        macs = [card.mac for card in run.hardware.networks if card.mac] if run else []
+        if not macs or not await self._finds_agent(monitor):
+            return
+        try:
+            answer = await agent.ask(
+                self._agent_socket, "guest-network-get-interfaces", timeout_s=AGENT_S
+            )
+        except agent.AgentSilent:
+            self._has_agent = False
+            return
+        if (cards := agent.traffic(answer, macs)) is not None:
+            self._heard = monitor, Traffic(at=time.monotonic(), cards=cards)
+
+    async def _finds_agent(self, monitor: Monitor) -> bool:
+        """Whether somebody would answer, found out now and then without taking up the channel."""
+        if not self._has_agent and time.monotonic() >= self._agent_again:
+            self._agent_again = time.monotonic() + AGENT_AGAIN_S
+            with suppress(MonitorError):
+                self._has_agent = await monitor.has_agent(timeout_s=OPEN_S)
+        return self._has_agent

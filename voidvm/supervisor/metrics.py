@@ -16,6 +16,7 @@ from voidvm.bus import Bus, Sampled
 from voidvm.domain.metrics import (
     HostSample,
     IoRates,
+    NetRates,
     VmCounters,
     VmCounts,
     VmCpu,
@@ -28,7 +29,7 @@ from voidvm.hypervisor.process import ProcessGone
 from voidvm.hypervisor.usage import DiskCounters, Usage
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.host_usage import HostReading, host_sample, read_host
-from voidvm.supervisor.meter import Devices, Reading
+from voidvm.supervisor.meter import Devices, Reading, Traffic
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Sampler:
                     readings[machine.vm_id] = machine.meter.read()
                     if (question := machine.meter.ask()) is not None:
                         questions[machine.vm_id] = question
+                    machine.meter.ask_guest()
             await asyncio.sleep(0)
         if questions:
             await asyncio.wait(questions.values(), timeout=min(ANSWER_S, self.interval_s))
@@ -151,7 +153,7 @@ def vm_sample(
         cpu=VmCpu(percent=_cpu_percent(before, now), count=now.vcpus),
         memory=_memory(now),
         disk=_disk_rates(before.devices if before else None, now.devices),
-        network=None,
+        network=_net_rates(before.traffic if before else None, now.traffic),
     )
 
 
@@ -205,9 +207,32 @@ def _disk_rates(before: Devices | None, now: Devices | None) -> IoRates | None:
     )
 
 
+def _net_rates(before: Traffic | None, now: Traffic | None) -> NetRates | None:
+    """None without two answers, and when the guest began to count anew."""
+    if before is None or now is None or now.at <= before.at:
+        return None
+    old, new, span = before.cards, now.cards, now.at - before.at
+    moved = (
+        new.receive_bytes - old.receive_bytes,
+        new.transmit_bytes - old.transmit_bytes,
+        new.receive_packets - old.receive_packets,
+        new.transmit_packets - old.transmit_packets,
+    )
+    if min(moved) < 0:
+        return None
+    received, sent, packets_received, packets_sent = (round(one / span, 2) for one in moved)
+    return NetRates(
+        receive_bytes_per_second=received,
+        transmit_bytes_per_second=sent,
+        receive_packets_per_second=packets_received,
+        transmit_packets_per_second=packets_sent,
+    )
+
+
 def counters(now: Reading) -> VmCounters:
     """What only grows, as it stands."""
     disks = now.devices.disks if now.devices else None
+    cards = now.traffic.cards if now.traffic else None
     return VmCounters(
         cpu_seconds=now.usage.cpu_seconds,
         resident_bytes=now.usage.resident_bytes,
@@ -215,4 +240,8 @@ def counters(now: Reading) -> VmCounters:
         write_bytes=disks.write_bytes if disks else None,
         reads=disks.reads if disks else None,
         writes=disks.writes if disks else None,
+        receive_bytes=cards.receive_bytes if cards else None,
+        transmit_bytes=cards.transmit_bytes if cards else None,
+        receive_packets=cards.receive_packets if cards else None,
+        transmit_packets=cards.transmit_packets if cards else None,
     )

@@ -68,8 +68,16 @@ def agent(kind: str) -> list[str]:
     ]
 
 
-def rng(kind: str) -> list[str]:
-    return ["-device", f'{{"driver":"virtio-rng-{kind}","rng":"rng0"}}']
+def last(kind: str) -> list[str]:
+    """What every guest has behind its own devices; microvm has no balloon."""
+    rng = ["-device", f'{{"driver":"virtio-rng-{kind}","rng":"rng0"}}']
+    return [*rng, *(["-device", BALLOON] if kind == "pci" else [])]
+
+
+BALLOON = (
+    '{"driver":"virtio-balloon-pci","id":"balloon0","free-page-reporting":true,'
+    '"guest-stats-polling-interval":5}'
+)
 
 
 def disk(kind: str) -> list[str]:
@@ -98,7 +106,7 @@ def build(guest: Guest, **fds: int) -> list[str]:
 
 
 def test_a_guest_without_anything() -> None:
-    assert build(GUEST) == ["qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci"), *rng("pci")]
+    assert build(GUEST) == ["qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci"), *last("pci")]
 
 
 def test_a_disk_over_an_image() -> None:
@@ -110,7 +118,7 @@ def test_a_disk_over_an_image() -> None:
     assert build(guest) == [
         *("qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci")),
         *disk("pci"),
-        *rng("pci"),
+        *last("pci"),
     ]
 
 
@@ -123,7 +131,7 @@ def test_a_microvm_has_no_pci_and_no_pc() -> None:
         *("-netdev", '{"type":"user","id":"net0"}'),
         "-device",
         '{"driver":"virtio-net-device","netdev":"net0","mac":"52:54:00:00:00:01"}',
-        *rng("device"),
+        *last("device"),
     ]
 
 
@@ -136,7 +144,7 @@ def test_uefi() -> None:
     ]
     machine = Q35[1] + ",pflash0=firmware,pflash1=variables"
     assert build(guest) == [
-        *("qemu", *FRAME, "-machine", machine, *TCG, *REST, *agent("pci"), *rng("pci")),
+        *("qemu", *FRAME, "-machine", machine, *TCG, *REST, *agent("pci"), *last("pci")),
         *("-add-fd", "fd=20,set=2"),
         "-blockdev",
         (
@@ -155,7 +163,7 @@ def test_uefi() -> None:
 def test_a_kernel_of_its_own() -> None:
     kernel = KernelFiles(kernel=Path("/k/v"), initrd=Path("/k/i"), cmdline="a=b,c d")
     guest = replace(GUEST, kernel=kernel)
-    common = ["qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci"), *rng("pci")]
+    common = ["qemu", *FRAME, *Q35, *TCG, *REST, *agent("pci"), *last("pci")]
     assert build(guest) == [
         *common,
         *("-kernel", "/proc/self/fd/20", "-initrd", "/proc/self/fd/21", "-append", "a=b,c d"),
@@ -177,7 +185,7 @@ def test_a_cd() -> None:
         ),
         "-device",
         '{"driver":"scsi-cd","bus":"scsi0.0","id":"dev-cd0","bootindex":11,"drive":"cd0"}',
-        *rng("pci"),
+        *last("pci"),
     ]
 
 
@@ -208,7 +216,7 @@ def test_cards_with_forwards_without_a_way_out_and_to_boot_from() -> None:
         *("-netdev", '{"type":"user","id":"net1"}'),
         "-device",
         '{"driver":"e1000","netdev":"net1","mac":"52:54:00:00:00:02","bootindex":21}',
-        *rng("pci"),
+        *last("pci"),
     ]
 
 
@@ -216,7 +224,7 @@ def test_kvm_takes_the_hosts_cpu() -> None:
     assert build(replace(GUEST, accel="kvm")) == [
         *("qemu", *FRAME, *Q35, "-accel", "kvm", "-cpu", "host", *REST),
         *agent("pci"),
-        *rng("pci"),
+        *last("pci"),
     ]
 
 
