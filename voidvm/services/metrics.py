@@ -46,6 +46,8 @@ PERIODS: Final[dict[Period, timedelta]] = {
     "7d": timedelta(days=7),
     "30d": timedelta(days=30),
 }
+# An hour before it can still be said.
+EARLIEST: Final = datetime(1971, 1, 1, tzinfo=UTC)
 _CHUNK: Final = 100
 
 S = TypeVar("S", bound=Struct)
@@ -149,6 +151,8 @@ class Metrics:
         """What a VM used, in the last hour unless told. Raises `VmNotFound`, `ValidationFailed`."""
         record = await self._vms.find(principal, ref)
         end = until or self._now()
+        if end < EARLIEST:
+            refuse([FieldProblem("to", "must not be before 1971")])
         begin = since or end - PERIODS["1h"]
         if begin >= end:
             refuse([FieldProblem("from", "must be before 'to', or before now without it")])
