@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchlib import echo, flood, footprint, listing, report, start
+from benchlib import echo, flood, footprint, listing, live, report, start
 from benchlib.figures import Figure
 from benchlib.plan import Plan
 from benchlib.service import GUEST_FILES, Failed
@@ -20,6 +20,7 @@ MEASUREMENTS: dict[str, Callable[[Plan], list[Figure]]] = {
     "list": listing.measure,
     "memory": footprint.memory,
     "idle": footprint.idle,
+    "live": live.measure,
     "import": footprint.imports,
 }
 

@@ -65,6 +65,8 @@ class Service:
             "VOIDVM_QEMU__ACCEL": self._accel,
             "VOIDVM_LIMITS__REQUESTS_PER_MINUTE": "0",
             "VOIDVM_ADMIN_PASSWORD": PASSWORD,
+            # A checkout that is not the installed one.
+            **({"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}),
         }
 
     def add_guest(self, files: Path) -> None:

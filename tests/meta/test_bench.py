@@ -27,7 +27,7 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_its_help_names_every_measurement() -> None:
     done = bench("--help")
     assert done.returncode == 0, done.stderr
-    for name in ("start", "echo", "console", "list", "memory", "idle", "import"):
+    for name in ("start", "echo", "console", "list", "memory", "idle", "live", "import"):
         assert f"{name}: " in " ".join(done.stdout.split())
 
 
