@@ -41,19 +41,18 @@ class MetricStore:
         async def work(transaction: Transaction) -> None:
             subjects = await _subjects(transaction, {key.subject for key in means})
             layouts = _Layouts(await transaction.query("SELECT id, names FROM metric_layouts"))
-            rows: list[tuple[object, ...]] = []
             for (step_s, at), fresh in _by_step(means, subjects).items():
                 await _join(transaction, layouts, fresh, step_s=step_s, at=at)
-                for subject, mean in fresh.items():
-                    layout, body = layouts.pack(mean.values)
-                    rows.append((subject, step_s, at, mean.weight, layout, body))
-                    if len(rows) % _CHUNK == 0:
-                        await asyncio.sleep(0)
+                # A step at a time: the whole minute at once would hold others up.
+                await transaction.execute_many(
+                    "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?, ?)",
+                    [
+                        (subject, step_s, at, mean.weight, *layouts.pack(mean.values))
+                        for subject, mean in fresh.items()
+                    ],
+                )
             await transaction.execute_many(
                 "INSERT INTO metric_layouts VALUES (?, ?)", layouts.fresh()
-            )
-            await transaction.execute_many(
-                "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?, ?)", rows
             )
             await self._forget_old(transaction, now)
 
