@@ -107,12 +107,6 @@ class Attachment:
             raise VmUnresponsive(vm=self._state.label)
         return self._monitor
 
-    @property
-    def line(self) -> Monitor | None:
-        """The monitor, if it can be asked now."""
-        monitor = self._monitor
-        return monitor if monitor is not None and monitor.is_connected else None
-
     # Coming and going
 
     def watch(self, process: QemuProcess) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from voidvm.errors import VmNotRunning, VmUnresponsive
 from voidvm.hypervisor import agent
 from voidvm.hypervisor.monitor import Monitor, MonitorError
 from voidvm.hypervisor.process import QemuProcess
@@ -72,6 +73,13 @@ class VmMeter:
         self._balloon_bytes: int | None = None
         self._balloon_at = 0.0
 
+    @property
+    def _line(self) -> Monitor | None:
+        """The monitor, if it can be asked now."""
+        with suppress(VmNotRunning, VmUnresponsive):
+            return self._hold.monitor if self._hold.monitor.is_connected else None
+        return None
+
     def read(self) -> Reading:
         """What its process has taken. Raises `VmNotRunning` or `ProcessGone` without one."""
         process: QemuProcess = self._hold.process
@@ -84,7 +92,7 @@ class VmMeter:
             vcpus=vcpus,
             memory_bytes=memory_mib * 1024**2,
             usage=process.usage(vcpus=vcpus),
-            traffic=self._heard[1] if self._heard and self._heard[0] is self._hold.line else None,
+            traffic=self._heard[1] if self._heard and self._heard[0] is self._line else None,
         )
 
     def ask(self) -> asyncio.Task[Devices | None] | None:
@@ -92,7 +100,7 @@ class VmMeter:
 
         The answer is None when there was none; it never raises.
         """
-        monitor = self._hold.line
+        monitor = self._line
         if monitor is None or (self._question is not None and not self._question.done()):
             return None
         self._question = asyncio.create_task(
@@ -106,7 +114,7 @@ class VmMeter:
         QEMU's user-mode network counts nothing; of a card with a device on the host
         (/sys/class/net) the host could be asked here.
         """
-        monitor, question = self._hold.line, self._guest_question
+        monitor, question = self._line, self._guest_question
         if monitor is None or not self._hold.is_running:
             return
         if question is None or question.done():
