@@ -34,8 +34,8 @@ async def add_vm(database: Database, vm_id: str) -> None:
     )
     await database.execute(
         "INSERT INTO vms (id, owner_id, name, description, wanted, status, created_at,"
-        " updated_at, body) VALUES (?, 'usr-1', 'a', '', 'stopped', 'stopped', ?, ?, x'')",
-        (vm_id, stamp, stamp),
+        " updated_at, body) VALUES (?, 'usr-1', 'a', '', 'stopped', 'stopped', ?, ?, ?)",
+        (vm_id, stamp, stamp, b"{}"),
     )
 
 
