@@ -18,8 +18,10 @@ import uvloop
 
 from voidvm import logs
 from voidvm.api.clients import networks, origins
+from voidvm.api.errands import Errands
 from voidvm.api.gate import Gate
 from voidvm.api.limits import RequestLimit, SocketPlaces
+from voidvm.api.live.samples import Samples
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Foundation, Parts, assemble, restore
@@ -158,6 +160,8 @@ def gate_of(settings: Settings, parts: Parts) -> Gate:
         requests=RequestLimit(settings.limits.requests_per_minute),
         sockets=SocketPlaces(settings.limits.websockets_per_user),
         origins=origins(settings.server.allowed_origins),
+        errands=Errands(),
+        samples=Samples(parts.bus, interval=lambda: parts.services.metrics.interval_s),
     )
 
 

@@ -39,6 +39,7 @@ from voidvm.services.metrics import Metrics
 from voidvm.services.recipes import catalog_text
 from voidvm.services.services import Services
 from voidvm.services.space import Space
+from voidvm.services.tickets import Tickets
 from voidvm.services.tokens import Tokens
 from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
@@ -128,10 +129,12 @@ def assemble(base: Foundation) -> Parts:
     imports = _imports(base)
     disks = _disks(base, vms=vms, images=images, guests=guests)
     accounts, users = _accounts(base)
+    tickets = TicketBox()
     services = Services(
         accounts=accounts,
         users=users,
         tokens=Tokens(TokenStore(base.database), bus=base.bus),
+        tickets=Tickets(tickets, accounts=accounts),
         audit=Audit(AuditStore(base.database)),
         idempotency=Idempotency(IdempotencyStore(base.database), key=base.key),
         vms=vms,
@@ -146,7 +149,7 @@ def assemble(base: Foundation) -> Parts:
         lifecycle=lifecycle,
         waiting=Waiting(vms=vms, fleet=base.fleet),
         consoles=Consoles(
-            vms=vms, fleet=base.fleet, tickets=TicketBox(), accounts=accounts, bus=base.bus
+            vms=vms, fleet=base.fleet, tickets=tickets, accounts=accounts, bus=base.bus
         ),
         images=images,
         host=Host(

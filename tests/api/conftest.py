@@ -14,8 +14,9 @@ from tests.fakes.qemu import FakeHost, FakeQemu
 from tests.support.audit import Lines
 from tests.support.contract import Api
 from tests.support.limited import caller_from, fresh_address, fresh_user, limited_service
+from tests.support.live import LiveClient, live
 from tests.support.local import LocalService
-from tests.support.people import Person
+from tests.support.people import Person, person
 from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.recipes import add_image
 from voidvm.supervisor import attachment, machine, shutdown
@@ -177,3 +178,28 @@ def shared(api: Api) -> Iterator[str]:
     api.start(vm_id)
     yield vm_id
     api.remove(vm_id)
+
+
+# Live sockets
+
+
+@pytest.fixture
+def client(local: LocalService, api: Api) -> Iterator[LiveClient]:
+    """The admin's."""
+    with live(local.url, token=api.token) as client:
+        client.next("hello")
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ada(local: LocalService, admin_token: str) -> Person:
+    """A user for all tests of a file."""
+    return person(local, local.anybody().as_user(admin_token), plan="unlimited")
+
+
+@pytest.fixture
+def hers(local: LocalService, ada: Person) -> Iterator[LiveClient]:
+    """Her live socket."""
+    with live(local.url, token=ada.api.token) as client:
+        client.next("hello")
+        yield client

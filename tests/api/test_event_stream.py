@@ -20,7 +20,7 @@ from tests.support.local import LocalService
 from tests.support.people import Person, person
 from tests.support.service import eventually
 from voidvm.api import streams
-from voidvm.api.sockets import SocketProtocol
+from voidvm.api.connections import SocketProtocol
 from voidvm.api.streams import EventStream
 
 

@@ -17,6 +17,7 @@ FUNCTION_LINES = 60
 # Loops that must survive, and the one fallback of each kind of request.
 BROAD_HANDLERS = {
     "voidvm/api/dispatch.py": 1,
+    "voidvm/api/live/control.py": 1,
     "voidvm/api/upgrade.py": 1,
     "voidvm/bus.py": 1,
     "voidvm/operations/runner.py": 2,

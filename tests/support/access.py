@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
-from websockets.exceptions import InvalidStatus
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.contract import Api, Json
@@ -119,6 +120,8 @@ CASES: dict[str, Case] = {
     "GET /vms/{vm}/console/log": Case(P.VM_CONSOLE),
     "POST /vms/{vm}/console/send": Case(P.VM_CONSOLE, lambda: {"text": "x"}),
     "POST /vms/{vm}/console/tickets": Case(P.VM_CONSOLE, lambda: {"mode": "read"}),
+    "GET /ws": Case(SIGNED_IN),
+    "POST /ws/tickets": Case(SIGNED_IN),
 }
 
 
@@ -224,7 +227,7 @@ def attempt(
     case = CASES[shown(endpoint)]
     path = endpoint.path.format(**things)
     if endpoint.is_socket:
-        return attempt_socket(local, BASE + path, api.token)
+        return attempt_socket(local, BASE + path, api.token, asks=endpoint.path == "/ws")
     if endpoint.holds_connection:
         return attempt_stream(api, path)
     outside = path.startswith(("/health", "/docs", "/metrics"))
@@ -240,9 +243,11 @@ def attempt(
     return Outcome(response.status_code, code, body, frozenset(response.headers))
 
 
-def attempt_socket(local: LocalService, path: str, token: str | None) -> Outcome:
-    """The same outcome whichever way the credential goes."""
+def attempt_socket(local: LocalService, path: str, token: str | None, *, asks: bool) -> Outcome:
+    """The same outcome whichever way the credential goes; `asks`: also as the first message."""
     address = local.url.replace("http", "ws", 1) + path
+    if asks and token is None:
+        return first_message(address, {"type": "ping"})
     ways = [
         ({"authorization": f"Bearer {token}"} if token else {}, ""),
         ({}, f"?token={token}" if token else ""),
@@ -257,7 +262,9 @@ def attempt_socket(local: LocalService, path: str, token: str | None) -> Outcome
             names = frozenset(name.lower() for name in error.response.headers)
             code = body["error"]["code"]
             outcomes.append(Outcome(error.response.status_code, code, body, names))
-    assert (outcomes[0].status, outcomes[0].code) == (outcomes[1].status, outcomes[1].code)
+    if asks:
+        outcomes.append(first_message(address, {"type": "auth", "data": {"token": token}}))
+    assert len({(outcome.status, outcome.code) for outcome in outcomes}) == 1, outcomes
     return outcomes[0]
 
 
@@ -275,6 +282,19 @@ def attempt_stream(api: Api, path: str) -> Outcome:
         outcomes.append(Outcome(response.status_code, code, body, frozenset(response.headers)))
     assert (outcomes[0].status, outcomes[0].code) == (outcomes[1].status, outcomes[1].code)
     return outcomes[0]
+
+
+def first_message(address: str, message: Json) -> Outcome:
+    """The outcome of an open socket: the status is in the code with which it is closed."""
+    with connect(address, proxy=None) as connection:
+        connection.send(msgspec.json.encode(message).decode())
+        answer = msgspec.json.decode(connection.recv(timeout=10))
+        if answer["type"] != "error":
+            return Outcome(101, None)
+        with pytest.raises(ConnectionClosed) as caught:
+            connection.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    return Outcome(caught.value.rcvd.code - 4000, answer["data"]["code"])
 
 
 def ghosts(endpoint: Endpoint) -> dict[str, str]:

@@ -41,7 +41,7 @@ class RawSocket:
         self.socket.connect((address.hostname, address.port))
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: Upgrade\r\n"
-            f"Upgrade: websocket\r\nAuthorization: Bearer {token}\r\n"
+            f"Upgrade: websocket\r\n{f'Authorization: Bearer {token}' if token else 'X: y'}\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
             "\r\n".encode()
         )

@@ -214,9 +214,18 @@ def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> No
     context = request.ctx
     if (endpoint.method == "GET" and not endpoint.is_socket) or getattr(context, "is_old", False):
         return
+    target = getattr(context, "target", None) or next(iter(request.match_info.values()), None)
+    code = getattr(context, "error_code", None)
+    note_action(request, gate, action=endpoint.name, target=target, status=status, code=code)
+
+
+def note_action(
+    request: Request, gate: Gate, *, action: str, target: str | None, status: int, code: str | None
+) -> None:
+    """Put an action of the request's caller into the audit log."""
+    context = request.ctx
     principal = getattr(context, "principal", NOBODY)
     user_id, username = getattr(context, "actor", (principal.user_id, principal.username))
-    target = getattr(context, "target", None) or next(iter(request.match_info.values()), None)
     gate.services.audit.note(
         AuditEntry(
             at=datetime.now(UTC),
@@ -224,10 +233,10 @@ def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> No
             user_id=user_id or None,
             username=username or getattr(context, "claimed", None),
             address=getattr(context, "address", "unknown"),
-            action=endpoint.name,
+            action=action,
             target=target[:TARGET_MAX] if target else None,
             status=status,
-            code=getattr(context, "error_code", None),
+            code=code,
             request_id=context.request_id,
         )
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voidvm.api.clients import Networks
+from voidvm.api.errands import Errands
 from voidvm.api.limits import RequestLimit, SocketPlaces
+from voidvm.api.live.samples import Samples
 from voidvm.bus import Bus
 from voidvm.services.services import Services
 
@@ -20,3 +22,5 @@ class Gate:
     requests: RequestLimit
     sockets: SocketPlaces
     origins: frozenset[str]
+    errands: Errands
+    samples: Samples

@@ -16,7 +16,6 @@ from voidvm.errors import VoidVMError
 
 Json = dict[str, Any]
 
-BASE = "/api/v1"
 _REF = "#/components/schemas/{name}"
 
 # What any endpoint may answer; those with a credential add theirs.
@@ -80,9 +79,11 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
     by_type = dict(zip(types, schemas, strict=True))
     paths: Json = defaultdict(dict)
     for record in records:
-        outside = record.path.startswith(("/health", "/docs", "/metrics"))
-        path = record.path if outside else BASE + record.path
-        paths[path][record.method.lower()] = _operation(record, by_type, components)
+        for number, path in enumerate(record.addresses):
+            operation = _operation(record, by_type, components)
+            if number:
+                operation["operationId"] += f"_{number}"
+            paths[path][record.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -111,7 +112,8 @@ def _schema_of(kind: type) -> Json:
 def _types(records: list[Endpoint]) -> list[Any]:
     found: list[Any] = []
     for record in records:
-        for kind in (record.body, record.query, record.returns, *record.also.values()):
+        mentioned = (record.body, record.query, record.returns, *record.also.values())
+        for kind in (*mentioned, *record.messages):
             if kind not in {None, Nothing} and kind not in found:
                 found.append(kind)
     return found

@@ -29,6 +29,12 @@ Q = TypeVar("Q", bound=Struct)
 EVENT_STREAM = "text/event-stream"
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
+BASE = "/api/v1"
+# What is no part of the API proper.
+_OUTSIDE = ("/health", "/docs", "/metrics")
+# What is served below the prefix and without it.
+_EVERYWHERE = ("/ws",)
+
 
 class Access(Enum):
     """Who may call an endpoint that needs no permission."""
@@ -84,7 +90,7 @@ class RawAnswer:
 
 def accepted(record: OperationRecord) -> Answer:
     """The answer to what goes on as an operation."""
-    address = f"/api/v1/operations/{record.id}"
+    address = f"{BASE}/operations/{record.id}"
     return Answer(data=record.show(), status=202, headers={"location": address})
 
 
@@ -108,9 +114,9 @@ class Endpoint:
     status: int
     also: dict[int, Any]
     errors: tuple[type[VoidVMError], ...]
-    tag: str
     media_type: str | None
     streams: str | None
+    messages: tuple[type[Struct], ...]
     is_socket: bool
     is_action: bool
     is_secret: bool
@@ -128,14 +134,26 @@ class Endpoint:
         return self.is_socket or self.media_type == EVENT_STREAM
 
     @property
+    def tag(self) -> str:
+        """The handler's module, under which the description shows it."""
+        return self.handler.__module__.rpartition(".")[2]
+
+    @property
     def parameters(self) -> list[str]:
         """The names in the path's braces."""
         return re.findall(r"{(\w+)}", self.path)
 
     @property
-    def route(self) -> str:
-        """The path in the router's form."""
-        return re.sub(r"{(\w+)}", r"<\1:str>", self.path)
+    def addresses(self) -> tuple[str, ...]:
+        """The whole paths at which it is served."""
+        if self.path.startswith(_OUTSIDE):
+            return (self.path,)
+        return (BASE + self.path, *((self.path,) if self.path in _EVERYWHERE else ()))
+
+    @property
+    def routes(self) -> list[str]:
+        """The addresses in the router's form."""
+        return [re.sub(r"{(\w+)}", r"<\1:str>", address) for address in self.addresses]
 
 
 ENDPOINTS: list[Endpoint] = []
@@ -155,6 +173,7 @@ def endpoint(
     errors: tuple[type[VoidVMError], ...] = (),
     media_type: str | None = None,
     streams: str | None = None,
+    messages: tuple[type[Struct], ...] = (),
     is_socket: bool = False,
     is_action: bool = False,
     is_secret: bool = False,
@@ -166,7 +185,8 @@ def endpoint(
     `access` has no default: an endpoint that does not say who may call it cannot be written.
     `also`: other good answers, by status. `is_action`: on a VM; with `Prefer: respond-async` it
     goes on as an operation. `streams`: the media type of a body of any length, which the handler
-    reads itself. `is_secret`: its answer holds a secret, which must not be kept on disk.
+    reads itself. `messages`: what a socket speaks in. `is_secret`: its answer holds a secret, which
+    must not be kept on disk.
     """
     if not isinstance(access, Permission | Access):
         raise TypeError(f"{method} {path} does not say who may call it")
@@ -186,9 +206,9 @@ def endpoint(
                 status=status,
                 also={**(also or {}), **({202: Operation} if is_action else {})},
                 errors=errors,
-                tag=handler.__module__.rpartition(".")[2],
                 media_type=media_type,
                 streams=streams,
+                messages=messages,
                 is_socket=is_socket,
                 is_action=is_action,
                 is_secret=is_secret,

@@ -31,10 +31,10 @@ from voidvm.api import (
 )
 from voidvm.api.dispatch import error_response, http_handler
 from voidvm.api.gate import Gate
-from voidvm.api.routing import ENDPOINTS
+from voidvm.api.live import ws
+from voidvm.api.routing import BASE, ENDPOINTS
 from voidvm.api.upgrade import socket_handler
 
-BASE = "/api/v1"
 NOUNS = (
     audit,
     auth,
@@ -50,6 +50,7 @@ NOUNS = (
     tokens,
     users,
     vms,
+    ws,
 )
 
 # Above the longest stop and wait that a client may ask for.
@@ -98,16 +99,21 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
     if origins:
         Extend(app, extensions=[HTTPExtension], built_in_extensions=False)
     for endpoint in ENDPOINTS:
-        outside = endpoint.path.startswith(("/health", "/docs", "/metrics"))
         handler = (socket_handler if endpoint.holds_connection else http_handler)(endpoint, gate)
-        app.add_route(
-            handler,
-            endpoint.route if outside else BASE + endpoint.route,
-            methods=[endpoint.method],
-            name=endpoint.name,
-            unquote=True,
-            stream=endpoint.streams is not None,
-        )
+        for number, route in enumerate(endpoint.routes):
+            app.add_route(
+                handler,
+                route,
+                methods=[endpoint.method],
+                name=f"{endpoint.name}_{number}" if number else endpoint.name,
+                unquote=True,
+                stream=endpoint.streams is not None,
+            )
+
+    async def end_errands(_app: Sanic) -> None:
+        await gate.errands.end()
+
+    app.before_server_stop(end_errands)
     app.on_request(_number)
     app.on_response(_sign)
     return app
@@ -127,4 +133,4 @@ async def _sign(request: Request, response: HTTPResponse) -> None:
     response.headers.setdefault("x-content-type-options", "nosniff")
 
 
-__all__ = ["NOUNS", "create_app"]
+__all__ = ["BASE", "NOUNS", "create_app"]

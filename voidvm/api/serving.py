@@ -11,7 +11,7 @@ from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.http.constants import HTTP
 
-from voidvm.api.sockets import SocketProtocol
+from voidvm.api.connections import SocketProtocol
 
 # What the kernel takes of an answer that is not sent yet. Left to itself it is megabytes, and a
 # client that has stopped reading is found out minutes later.

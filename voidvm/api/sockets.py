@@ -3,7 +3,8 @@
 Sanic's own sockets start a task for each read, answer pings without looking at what waits to be
 sent, and block for ever on a client that does not read. These speak through the `websockets`
 package's sans-I/O protocol and stop reading while they cannot write or are not listened to, so
-that TCP holds the client back; and each send has a deadline.
+that TCP holds the client back; and each send has a deadline. Frames cost the loop's time whatever
+is in them, so only so many are taken in a second, and few in one turn of the loop.
 """
 
 from __future__ import annotations
@@ -12,33 +13,34 @@ import asyncio
 import logging
 import select
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
-from sanic import Request
-from sanic.server.protocols.websocket_protocol import WebSocketProtocol
-from websockets.exceptions import InvalidHandshake
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
-from voidvm import errors
 from voidvm.api import frames
-from voidvm.api.streams import EventStream
-from voidvm.errors import FieldProblem
+from voidvm.api.allowance import Allowance
 
 log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
+# Whoever is silent is looked at with each ping: it is gone within three of them.
 PING_EVERY_S: Final = 20.0
-DEAD_AFTER_S: Final = 45.0
+DEAD_AFTER_S: Final = 39.0
 MESSAGE_MAX_BYTES: Final = 1_048_576
 # Received and not yet taken by the handler; above it the client is held back.
 BACKLOG_BYTES: Final = 262_144
 # Waiting to be sent, in our memory; the kernel has its own buffer on top.
 WRITE_HIGH_BYTES: Final = 65_536
+# A frame takes some ten microseconds, an empty one as well.
+FRAMES_PER_S: Final = 1000
+FRAMES_BURST: Final = 2000
+# What is looked at in one go: at most 170 frames.
+SLICE_BYTES: Final = 1024
+FRAMES_A_TURN: Final = 64
 
 TOO_SLOW: Final = 4429
 TOO_MANY: Final = 4429
@@ -58,10 +60,15 @@ class Socket:
         self._protocol = protocol
         self._messages: deque[str | bytes] = deque()
         self._backlog = 0
+        # Received and not looked at yet: at most what one read brings.
+        self._pending = bytearray()
+        self._next_turn: asyncio.Handle | None = None
+        self._frames = Allowance(per_second=FRAMES_PER_S, burst=FRAMES_BURST, now=self._loop.time())
+        self._rest: asyncio.TimerHandle | None = None
         # Bytes of a frame that is not whole yet.
         self._unfinished = 0
         self._is_in_message = False
-        self._parts: list[bytes] = []
+        self._message = bytearray()
         self._is_text = False
         self._arrived: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -101,12 +108,19 @@ class Socket:
 
         Raises `SocketClosed`; a client that takes nothing for `SEND_TIMEOUT_S` is cut off.
         """
+        if isinstance(message, str):
+            await self._send(Opcode.TEXT, message.encode())
+        else:
+            await self._send(Opcode.BINARY, message)
+
+    async def send_text(self, message: bytes) -> None:
+        """Send a text message that is UTF-8 already, as `send` does."""
+        await self._send(Opcode.TEXT, message)
+
+    async def _send(self, opcode: Opcode, data: bytes) -> None:
         if not self.is_open:
             raise SocketClosed
-        if isinstance(message, str):
-            self._transport.write(frames.encode(Opcode.TEXT, message.encode()))
-        else:
-            self._transport.write(frames.encode(Opcode.BINARY, message))
+        self._transport.write(frames.encode(opcode, data))
         if self._drained is not None:
             try:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -121,6 +135,10 @@ class Socket:
             return False
         self._transport.write(frames.encode(Opcode.BINARY, data))
         return True
+
+    def limit_messages(self, max_bytes: int) -> None:
+        """Take messages of up to so many bytes from now on."""
+        self._protocol.max_message_size = max_bytes
 
     async def ended(self) -> None:
         """Wait until no message can be sent any more, whoever ended it."""
@@ -142,23 +160,49 @@ class Socket:
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         self._heard = self._loop.time()
-        if not self._unfinished and not self._is_in_message and self.is_open:
+        if not self._pending and not self._unfinished and not self._is_in_message and self.is_open:
             message = frames.lone_binary(data)
             if message is not None and self._is_taken_at_once(message):
+                self._count(1)
+                self._steer_reading()
                 return
-        self._unfinished += len(data)
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame):
-                self._unfinished -= frames.received_size(event)
-                self._on_frame(event)
-        self._flush()
+        self._pending += data
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """Look at what was received, as far as there is room and this turn of the loop allows."""
+        self._next_turn = None
+        seen = 0
+        while self._pending and self._has_room and seen < FRAMES_A_TURN:
+            piece = bytes(self._pending[:SLICE_BYTES])
+            del self._pending[:SLICE_BYTES]
+            self._unfinished += len(piece)
+            self._protocol.receive_data(piece)
+            events = self._protocol.events_received()
+            for event in events:
+                if isinstance(event, Frame):
+                    self._unfinished -= frames.received_size(event)
+                    self._on_frame(event)
+            self._flush()
+            seen += len(events)
+            self._count(len(events))
         if self._protocol.state is not State.OPEN:
             self._wake()
         self._steer_reading()
 
+    def _count(self, count: int) -> None:
+        """Note that so many frames were taken; beyond the allowance there is a rest."""
+        wait_s = self._frames.take(count, now=self._loop.time())
+        if wait_s and self._rest is None:
+            self._rest = self._loop.call_later(wait_s, self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._steer_reading()
+
     def eof_received(self) -> None:
         """The client has hung up its side."""
+        self._pending.clear()
         self._protocol.receive_eof()
         self._flush()
         self._wake()
@@ -179,21 +223,23 @@ class Socket:
     def connection_lost(self) -> None:
         """There is no connection any more."""
         self._is_lost = True
-        self._keepalive.cancel()
+        for timer in (self._keepalive, self._rest, self._next_turn):
+            if timer is not None:
+                timer.cancel()
         self.resume_writing()
         self._wake()
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
             self._is_text = frame.opcode is Opcode.TEXT
-            self._parts = []
+            self._message.clear()
         elif frame.opcode is not Opcode.CONT:
             return
         self._is_in_message = not frame.fin
-        if frame.data:  # empty pieces have no limit but memory's
-            self._parts.append(bytes(frame.data))
+        self._message += frame.data
         if frame.fin:
-            data, self._parts = b"".join(self._parts), []
+            data = bytes(self._message)
+            self._message = bytearray()
             try:
                 message = data.decode() if self._is_text else data
             except UnicodeDecodeError:
@@ -226,9 +272,19 @@ class Socket:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether the client is listened to: nothing waits here, and it is not too busy."""
+        return self._backlog <= BACKLOG_BYTES and self._drained is None and self._rest is None
+
     def _steer_reading(self) -> None:
-        wants = self._backlog <= BACKLOG_BYTES and self._drained is None
-        if wants is self._is_reading or self._is_lost or self._transport.is_closing():
+        has_room = self._has_room
+        if self._is_lost or self._transport.is_closing():
+            return
+        if has_room and self._pending and self._next_turn is None:
+            self._next_turn = self._loop.call_soon(self._take_in)
+        wants = has_room and not self._pending
+        if wants is self._is_reading:
             return
         self._is_reading = wants
         if wants:
@@ -265,96 +321,3 @@ def _has_hung_up(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
-
-
-class SocketProtocol(WebSocketProtocol):  # type: ignore[misc]  # Sanic's class has no types
-    """The server's connection, which a handler turns into a `Socket` or an `EventStream`."""
-
-    # Sanic's metaclass gives each class without slots empty ones.
-    __slots__ = ("_socket",)
-
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**settings)
-        self._socket: Socket | EventStream | None = None
-
-    def stream(self, request: Request, headers: Mapping[str, str]) -> EventStream:
-        """Answer 200 and turn the connection into a stream of events."""
-        # To Sanic it is a WebSocket: it expects no answer, and no deadline applies.
-        request.stream.upgrade_websocket = True
-        stream = self._socket = EventStream(self.transport, headers)
-        return stream
-
-    def upgrade(self, request: Request, *, subprotocol: str | None) -> Socket:
-        """Answer 101 and turn the connection into a socket.
-
-        Raises `ValidationFailed` when the client's request is no WebSocket handshake.
-        """
-        offered = [Subprotocol(subprotocol)] if subprotocol else None
-        # Open from the start: Sanic has read the request, so what follows are frames.
-        protocol = ServerProtocol(
-            state=State.OPEN, subprotocols=offered, max_size=MESSAGE_MAX_BYTES
-        )
-        handshake = self.sanic_request_to_ws_request(request)
-        try:
-            response = protocol.accept(handshake)
-        except InvalidHandshake as error:  # pragma: no cover - accept answers instead
-            raise _no_handshake(str(error)) from error
-        if response.status_code != 101:
-            raise _no_handshake(bytes(response.body or b"").decode(errors="replace").strip())
-        response.headers["x-request-id"] = request.ctx.request_id
-        upgraded = self._socket = Socket(self.transport, protocol)
-        self.transport.write(response.serialize())
-        return upgraded
-
-    def data_received(self, data: bytes) -> None:
-        """Bytes from the client, for the socket if there is one."""
-        if self._socket is not None:
-            self._socket.data_received(data)
-        else:
-            super().data_received(data)
-
-    def eof_received(self) -> bool | None:
-        """The client has hung up its side."""
-        if self._socket is not None:
-            self._socket.eof_received()
-            return False
-        result: bool | None = super().eof_received()
-        return result
-
-    def pause_writing(self) -> None:
-        """The transport's buffer is full."""
-        super().pause_writing()
-        if self._socket is not None:
-            self._socket.pause_writing()
-
-    def resume_writing(self) -> None:
-        """The transport's buffer has room."""
-        super().resume_writing()
-        if self._socket is not None:
-            self._socket.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
-        if self._socket is not None:
-            self._socket.connection_lost()
-        super().connection_lost(exc)
-
-    def close(self, timeout: float | None = None) -> None:
-        """The handler has returned: hang up, a socket politely."""
-        if self._socket is not None:
-            self._socket.close()
-        else:
-            super().close(timeout)
-
-    def close_if_idle(self) -> bool:
-        """The service stops: end a socket, or an HTTP connection without a request."""
-        if self._socket is not None:
-            self._socket.close(SERVICE_STOPS, "the service stops")
-            return True
-        is_closed: bool = super().close_if_idle()
-        return is_closed
-
-
-def _no_handshake(words: str) -> errors.ValidationFailed:
-    problem = FieldProblem("upgrade", words or "must be a WebSocket handshake")
-    return errors.ValidationFailed(f"this address is a WebSocket: {words}", errors=[problem])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +13,11 @@ from sanic import Request
 
 from voidvm import errors
 from voidvm.api.clients import NOBODY, address_of, bearer_of, check_access, network_of
-from voidvm.api.dispatch import error_response, note, read_query
+from voidvm.api.dispatch import error_response, note, note_action, read_query
 from voidvm.api.gate import Gate
+from voidvm.api.responses import language
 from voidvm.api.routing import EVENT_STREAM, Call, Endpoint, Nothing, Q
-from voidvm.api.sockets import TOO_MANY, Socket, SocketClosed
+from voidvm.api.sockets import MESSAGE_MAX_BYTES, TOO_MANY, Socket, SocketClosed
 from voidvm.api.streams import EventStream, StreamClosed
 from voidvm.bus import AccessChanged, News, SessionEnded
 from voidvm.domain.account import Principal
@@ -26,6 +27,8 @@ from voidvm.services.accounts import Accounts
 log = logging.getLogger(__name__)
 
 SESSION_ENDED = 4408
+# Before the status of an error, as the code of a close frame: 4401, 4403, 4429.
+REFUSED = 4000
 # The clock may be set, so a far expiry is looked at now and then.
 LOOK_AGAIN_S = 3600.0
 # When a client that has too many sockets open may try again.
@@ -49,13 +52,25 @@ class Upgrade:
         stack.callback(gate.bus.subscribe(self._watch.hear))
         self._request = request
         self._endpoint = endpoint
-        self._gate = gate
         self._stack = stack
+        # The place of a socket whose caller is not known yet.
+        self._stranger = stack.enter_context(ExitStack())
+        self.gate = gate
 
     @property
     def bearer(self) -> str | None:
         """The credential of the `Authorization` header."""
         return bearer_of(self._request)
+
+    @property
+    def has_authorization(self) -> bool:
+        """Whether there is such a header, whatever it holds."""
+        return "authorization" in self._request.headers
+
+    @property
+    def language(self) -> str:
+        """The language for the caller: "en" or "zh"."""
+        return language(self._request)
 
     @property
     def offers(self) -> list[str]:
@@ -66,27 +81,95 @@ class Upgrade:
     async def admit(self, principal: Principal) -> None:
         """Take the caller in. Raises `Forbidden`, `PasswordChangeRequired`, `RateLimited`."""
         self._request.ctx.principal = principal
-        self._request.ctx.limits = await self._gate.requests.take("user", principal.user_id)
+        self._request.ctx.limits = await self.gate.requests.take("user", principal.user_id)
         check_access(principal, self._endpoint)
         self._principal = principal
 
-    def open(self, *, subprotocol: str | None = None) -> Socket:
+    def open(
+        self, *, subprotocol: str | None = None, message_max_bytes: int = MESSAGE_MAX_BYTES
+    ) -> Socket:
         """Send the 101; the socket closes when the caller loses its access.
 
         Raises `SocketClosed` when the caller has too many sockets open: it is told so by the
         close code, since pages see no HTTP status.
         """
         principal = self._admitted()
+        socket = self._send_101(subprotocol, message_max_bytes)
+        self._belong_to(principal, socket)
+        return socket
+
+    async def open_for_stranger(
+        self, *, subprotocol: str | None = None, message_max_bytes: int
+    ) -> Socket:
+        """Send the 101 to somebody who will say on the socket who it is; `adopt` comes next.
+
+        Counted as an attempt of its address, which has so many places for such sockets as a user
+        has for its own. Raises `RateLimited`, and `SocketClosed` as `open`.
+        """
+        self._request.ctx.principal = NOBODY
+        network = network_of(self._request.ctx.address)
+        self._request.ctx.limits = await self.gate.requests.take("address", network)
+        socket = self._send_101(subprotocol, message_max_bytes)
+        self._take_place(f"address {network}", self._stranger, socket)
+        return socket
+
+    async def adopt(self, principal: Principal) -> None:
+        """The stranger is this user. Raises as `admit` and `open`."""
+        if not isinstance(self.socket, Socket):
+            raise RuntimeError("there is no stranger")  # noqa: TRY004 - a bug, not a wrong type
+        await self.admit(principal)
+        self._stranger.close()
+        self._belong_to(principal, self.socket)
+
+    def dismiss(self, error: VoidVMError) -> None:
+        """Note that the stranger was refused, and close its socket with the status' code."""
+        context = self._request.ctx
+        context.error_code = error.code
+        context.is_old = error.fields.get("is_news", True) is False
+        note(self._request, self._endpoint, self.gate, status=error.status)
+        if self.socket is not None:
+            self.socket.close(REFUSED + error.status, error.message())
+
+    async def count(self) -> None:
+        """Count something that the caller asks for on its socket. Raises `RateLimited`."""
+        if self._principal is not None:
+            await self.gate.requests.take("user", self._principal.user_id)
+
+    def note(self, action: str, *, target: str, failure: VoidVMError | None) -> None:
+        """Put what was done on the socket, or tried, into the audit log."""
+        if failure is not None and failure.fields.get("is_news", True) is False:
+            return
+        note_action(
+            self._request,
+            self.gate,
+            action=action,
+            target=target,
+            status=200 if failure is None else failure.status,
+            code=None if failure is None else failure.code,
+        )
+
+    def begin_errand(self, work: Coroutine[None, None, None], *, name: str) -> None:
+        """Run `work`, which goes on when the socket ends."""
+        self.gate.errands.begin(work, name=name)
+
+    def _send_101(self, subprotocol: str | None, message_max_bytes: int) -> Socket:
         connection = self._request.transport.get_protocol()
-        socket: Socket = connection.upgrade(self._request, subprotocol=subprotocol)
+        socket: Socket = connection.upgrade(
+            self._request, subprotocol=subprotocol, message_max_bytes=message_max_bytes
+        )
         self.socket = socket
-        note(self._request, self._endpoint, self._gate, status=101)
-        if not self._has_place(principal):
-            socket.close(TOO_MANY, "too many sockets")
-            raise SocketClosed
+        return socket
+
+    def _belong_to(self, principal: Principal, socket: Socket) -> None:
+        note(self._request, self._endpoint, self.gate, status=101)
+        self._take_place(principal.user_id, self._stack, socket)
         self._watch.begin(socket, principal)
         self._stack.callback(self._watch.end)
-        return socket
+
+    def _take_place(self, whose: str, stack: ExitStack, socket: Socket) -> None:
+        if not self._has_place(whose, stack):
+            socket.close(TOO_MANY, "too many sockets")
+            raise SocketClosed
 
     def open_stream(self) -> EventStream:
         """Begin to answer with events; it ends as a socket does, and counts as one.
@@ -94,7 +177,7 @@ class Upgrade:
         Raises `RateLimited` when the caller has too many open.
         """
         principal = self._admitted()
-        if not self._has_place(principal):
+        if not self._has_place(principal.user_id, self._stack):
             raise errors.RateLimited("too many streams and sockets", retry_after=TRY_AGAIN_S)
         request = self._request
         headers = {
@@ -108,7 +191,7 @@ class Upgrade:
             **request.ctx.limits,
         }
         origin = request.headers.get("origin", "")
-        if origin.lower() in self._gate.origins:
+        if origin.lower() in self.gate.origins:
             headers |= {"access-control-allow-origin": origin, "vary": "origin"}
         stream: EventStream = request.transport.get_protocol().stream(request, headers)
         self.socket = stream
@@ -121,8 +204,8 @@ class Upgrade:
             raise RuntimeError(f"{self._endpoint.path} opens a socket for nobody")
         return self._principal
 
-    def _has_place(self, principal: Principal) -> bool:
-        return self._stack.enter_context(self._gate.sockets.taken(principal.user_id))
+    def _has_place(self, whose: str, stack: ExitStack) -> bool:
+        return stack.enter_context(self.gate.sockets.taken(whose))
 
 
 class _Watch:

@@ -19,10 +19,13 @@ class TicketRequest(Value, frozen=True, kw_only=True):
 
 
 class Ticket(Value, frozen=True, kw_only=True):
-    """A credential for one console connection: once, for 30 s, for one user, VM and mode."""
+    """A credential for one connection: once, for 30 s, for one user and session.
+
+    One for a console is also for one VM and mode.
+    """
 
     ticket: str
-    url: Annotated[str, Meta(description="Path of the console with the ticket in it.")]
+    url: Annotated[str, Meta(description="Path of the WebSocket with the ticket in it.")]
     expires_at: datetime
 
 

@@ -89,6 +89,13 @@ class InternalError(VoidVMError):
     hint = "The service's log has more under this request id."
 
 
+class NotSupported(VoidVMError):
+    """What was asked for is a part of the API that does not exist yet."""
+
+    code, status = "NOT_SUPPORTED", 501
+    en, zh = "VoidVM cannot do this yet: {what}.", "VoidVM 尚不支持：{what}。"
+
+
 class ServiceStopping(VoidVMError):
     """The service is starting or stopping."""
 

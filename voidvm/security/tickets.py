@@ -1,4 +1,4 @@
-"""Console tickets: credentials that work once, for seconds, for one VM and mode."""
+"""Tickets: credentials for one connection that work once, within seconds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KEPT_MAX: Final = 10_000
 
 
 class Grant(Struct, frozen=True, kw_only=True):
-    """What a ticket is good for."""
+    """What a ticket is good for: one VM's console, or without `vm_id` whatever its user may."""
 
     user_id: str
     session_id: str
-    vm_id: str
+    vm_id: str | None
     mode: ConsoleMode
     expires_at: datetime
 
@@ -33,7 +33,7 @@ class TicketBox:
         self._grants: OrderedDict[str, Grant] = OrderedDict()
 
     def issue(
-        self, *, user_id: str, session_id: str, vm_id: str, mode: ConsoleMode
+        self, *, user_id: str, session_id: str, vm_id: str | None, mode: ConsoleMode
     ) -> tuple[str, datetime]:
         """A ticket and when it ends."""
         now = datetime.now(UTC)

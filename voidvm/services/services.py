@@ -18,6 +18,7 @@ from voidvm.services.imports import Imports
 from voidvm.services.jobs import Jobs
 from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.metrics import Metrics
+from voidvm.services.tickets import Tickets
 from voidvm.services.tokens import Tokens
 from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
@@ -32,6 +33,7 @@ class Services:
     accounts: Accounts
     users: Users
     tokens: Tokens
+    tickets: Tickets
     audit: Audit
     idempotency: Idempotency
     vms: Vms

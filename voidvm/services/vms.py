@@ -73,6 +73,19 @@ class Vms:
         """One VM."""
         return show(await self.find(principal, ref))
 
+    async def own(self, principal: Principal) -> list[VmRecord]:
+        """All of the caller's VMs, oldest first."""
+        records = await self._store.all(owner_id=None if principal.sees_all else principal.user_id)
+        found = []
+        for record in records:
+            with suppress(VmNotFound):  # deleted a moment ago
+                found.append(self.fresh(record))
+        return found
+
+    async def own_ids(self, principal: Principal) -> frozenset[str]:
+        """The ids of the VMs whose owner the caller is itself."""
+        return await self._store.ids(principal.user_id)
+
     async def page(
         self,
         principal: Principal,

@@ -117,9 +117,18 @@ class VmStore:
         )
         return [vm_record(row) for row in rows], int(counted[0][0])
 
-    async def all(self) -> list[VmRecord]:
-        """Every VM."""
-        return [vm_record(row) for row in await self._database.read(SELECT_VM)]
+    async def all(self, *, owner_id: str | None = None) -> list[VmRecord]:
+        """Every VM, or one owner's, oldest first."""
+        rows = await self._database.read(
+            f"{SELECT_VM} WHERE (?1 IS NULL OR v.owner_id = ?1) ORDER BY v.created_at, v.id",
+            (owner_id,),
+        )
+        return [vm_record(row) for row in rows]
+
+    async def ids(self, owner_id: str) -> frozenset[str]:
+        """The ids of one owner's VMs."""
+        rows = await self._database.read("SELECT id FROM vms WHERE owner_id = ?", (owner_id,))
+        return frozenset(row["id"] for row in rows)
 
     async def change(self, vm_id: str, update: Callable[[VmRecord], VmRecord]) -> VmRecord:
         """Read, change and write a VM in one transaction.

@@ -6,12 +6,13 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from tests.support.rawsocket import BINARY, CONTINUE, TEXT, frame
+from tests.support.rawsocket import BINARY, CONTINUE, PING, PONG, TEXT, frame
 from voidvm.api import sockets
 from voidvm.api.sockets import Socket, SocketClosed
 
@@ -45,6 +46,12 @@ class Connection(asyncio.Protocol):
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of frames is welcome."""
+    monkeypatch.setattr(sockets, "FRAMES_BURST", 1_000_000)
+
+
+@pytest.fixture
 async def pair() -> AsyncIterator[tuple[Socket, socket.socket]]:
     """A socket of ours and the client's end of it."""
     ours, theirs = socket.socketpair()
@@ -72,12 +79,12 @@ async def test_messages_come_in_order(pair: Pair) -> None:
     assert [await ours.receive() for _ in range(3)] == [b"a", "ü", b""]
 
 
-async def test_empty_pieces_are_not_kept(pair: Pair) -> None:
+async def test_empty_pieces_are_not_kept(patient: None, pair: Pair) -> None:
     ours, theirs = pair
     await send(theirs, frame(BINARY, b"", is_last=False))
     for _ in range(20):
         await send(theirs, frame(CONTINUE, b"", is_last=False) * 1000)
-    assert len(ours._parts) == 0
+    assert len(ours._message) == 0
     await send(theirs, frame(CONTINUE, b"x"))
     assert await ours.receive() == b"x"
 
@@ -116,7 +123,7 @@ async def test_bytes_are_taken_at_once_and_in_order(pair: Pair) -> None:
     assert taken[-1] == b"g"
 
 
-async def test_any_number_of_empty_messages_wedges_nothing(pair: Pair) -> None:
+async def test_any_number_of_empty_messages_wedges_nothing(patient: None, pair: Pair) -> None:
     ours, theirs = pair
     for _ in range(20):
         await send(theirs, frame(BINARY, b"") * 1000)
@@ -166,3 +173,53 @@ async def test_closing_twice_is_once(pair: Pair) -> None:
     ours.close(1000, "later")
     await asyncio.sleep(0.01)
     assert theirs.recv(100) == frame(0x8, b"\x11\x3adeleted", is_masked=False)
+
+
+@pytest.mark.parametrize("opcode", [BINARY, TEXT, PING, PONG, CONTINUE])
+async def test_only_so_many_frames_are_taken_in_a_second(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, opcode: int
+) -> None:
+    ours, theirs = pair
+    monkeypatch.setattr(sockets, "BACKLOG_BYTES", 10_000_000)
+    if opcode == CONTINUE:
+        await send(theirs, frame(BINARY, b"x", is_last=False))
+    flood = frame(opcode, is_last=opcode != CONTINUE) * 10_000
+    loop = asyncio.get_running_loop()
+    begun, longest_s, left = loop.time(), 0.0, memoryview(b"")
+    while loop.time() - begun < 1.0:
+        left = left or memoryview(flood)
+        with suppress(BlockingIOError):
+            left = left[theirs.send(left) :]
+        with suppress(BlockingIOError):
+            theirs.recv(65_536)
+        before = loop.time()
+        await asyncio.sleep(0)
+        longest_s = max(longest_s, loop.time() - before)
+    assert not ours._is_reading, "nothing holds it back"
+    assert longest_s < 0.5
+    assert len(ours._pending) < 1_000_000
+    allowed = sockets.FRAMES_BURST + sockets.FRAMES_PER_S * (loop.time() - begun) + 400
+    assert len(ours._messages) <= allowed
+
+
+async def test_who_has_rested_is_heard_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pair
+    for number in range(3000):
+        data = frame(BINARY, number.to_bytes(2, "big"))
+        await asyncio.get_running_loop().sock_sendall(theirs, data)
+        assert await asyncio.wait_for(ours.receive(), 10) == number.to_bytes(2, "big")
+
+
+async def test_a_message_in_tiny_pieces_takes_no_more_memory_than_it_has_bytes(
+    patient: None, pair: Pair
+) -> None:
+    ours, theirs = pair
+    await send(theirs, frame(BINARY, b"x", is_last=False))
+    for _ in range(50):
+        await send(theirs, frame(CONTINUE, b"y", is_last=False) * 1000)
+    for _ in range(500):
+        if len(ours._message) == 50_001:
+            break
+        await asyncio.sleep(0.01)
+    assert len(ours._message) == 50_001
+    assert ours._message.__sizeof__() < 200_000

@@ -1,0 +1,1 @@
+"""The WebSocket for events, metrics, control and terminals: many conversations on one line."""
