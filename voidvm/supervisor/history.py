@@ -57,7 +57,9 @@ class History:
         return os.fstat(self._fd).st_size
 
     def read(self, offset: int, *, limit: int) -> Output | Gap | None:
-        """What stands at `offset`: bytes, or a gap, or None at the end."""
+        """What stands at `offset`: bytes, or a gap, or None at the end, and once it is closed."""
+        if self._fd < 0:
+            return None
         start = max(offset, self._first)
         try:
             # A hole in the middle is what a full disk has swallowed.

@@ -121,3 +121,9 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(OSError, match="symbolic"):
         History(tmp_path / "link", cap_bytes=CAP)
+
+
+def test_of_a_closed_history_nothing_is_read(history: History, path: Path) -> None:
+    append(path, b"abc")
+    history.close()
+    assert history.read(0, limit=10) is None
