@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import ipaddress
 import logging
 import os
@@ -190,6 +191,9 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
             ) from error
         app = create_app(gate_of(settings, parts), body_bytes=settings.limits.body_bytes)
         async with served(app, listener):
+            # What is here now stays: the collector need not look through it with each request.
+            gc.collect()
+            gc.freeze()
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
             await stop.wait()

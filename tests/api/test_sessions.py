@@ -344,9 +344,7 @@ def test_a_session_that_runs_out_takes_its_sockets_with_it(
         refresh(ada, ada.login["refreshToken"])
         assert is_alive(client)
         # As a clock that was set does it: without a word on the bus.
-        session = local.run(local.services.accounts._sessions.get(ada.session_id))
-        assert session is not None
-        local.run(local.services.accounts._sessions.end(session.id))
+        local.run(local.services.accounts._sessions.end(ada.session_id))
         assert client.closed()[0] == 4408
-    assert SessionEnded(session_id=session.id) not in local.news
+    assert SessionEnded(session_id=ada.session_id) not in local.news
     eventually(lambda: not local.do(lambda: local.gate.sockets._taken.get(ada.id)))

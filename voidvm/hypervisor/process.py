@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -41,6 +42,7 @@ class ProcessGone(Exception):
     """The process that was meant is no more, or its pid belongs to a stranger now."""
 
 
+@cache
 def boot_id() -> str:
     """The id of this boot of the host; pids of another boot mean nothing."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()

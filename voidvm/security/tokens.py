@@ -6,7 +6,9 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ from voidvm.errors import Unauthorized
 AUDIENCE: Final = "voidvm"
 ACCESS: Final = "access"
 KEY_BYTES: Final = 32
+REMEMBERED: Final = 1024
 API_TOKEN_PREFIX: Final = "vvm_"  # noqa: S105 - only its beginning
 _REQUIRED = ["exp", "iat", "jti", "aud", "typ", "sub", "sid"]
 
@@ -27,10 +30,11 @@ class KeyUnusable(Exception):
 
 
 class Claims(Struct, frozen=True, kw_only=True):
-    """What a valid access token says."""
+    """What a valid access token says; `expires` is in Unix seconds."""
 
     user_id: str
     session_id: str
+    expires: float
 
 
 def load_or_create_key(path: Path) -> bytes:
@@ -66,10 +70,15 @@ def _create_key(path: Path) -> bytes:
 
 
 class TokenSigner:
-    """Signs and verifies access tokens with one key."""
+    """Signs and verifies access tokens with one key.
+
+    That a token is ours and whole stays true, so of the last ones it is remembered: the looking
+    takes half a millisecond after a pause.
+    """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        self._claims = lru_cache(maxsize=REMEMBERED)(self._look)
 
     def sign(self, *, user_id: str, session_id: str, ttl_s: int) -> tuple[str, datetime]:
         """A token and when it ends."""
@@ -88,6 +97,12 @@ class TokenSigner:
 
     def verify(self, token: str) -> Claims:
         """What a token says. Raises `Unauthorized` unless it is ours, whole and not over."""
+        claims = self._claims(token)
+        if claims.expires <= time.time():
+            raise Unauthorized("the token has run out")
+        return claims
+
+    def _look(self, token: str) -> Claims:
         try:
             claims = jwt.decode(
                 token,
@@ -102,7 +117,7 @@ class TokenSigner:
             raise Unauthorized("the token is not valid") from error
         if claims["typ"] != ACCESS or not isinstance(claims["sid"], str):
             raise Unauthorized("the token is not an access token")
-        return Claims(user_id=claims["sub"], session_id=claims["sid"])
+        return Claims(user_id=claims["sub"], session_id=claims["sid"], expires=float(claims["exp"]))
 
 
 def new_refresh_token(session_id: str) -> str:

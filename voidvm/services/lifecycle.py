@@ -47,11 +47,12 @@ class Lifecycle:
         stored = await self._store.get(record.id) or record
         guest, endpoints = await self._guests.build(principal, stored)
         # Written while QEMU gets ready; the machine waits for it before the guest runs.
-        noted = asyncio.ensure_future(self._store.set_wanted(record.id, "running"))
-        try:
-            await machine.start(guest, hardware=stored.hardware, endpoints=endpoints, noted=noted)
-        finally:
-            await asyncio.gather(noted, return_exceptions=True)
+        await machine.start(
+            guest,
+            hardware=stored.hardware,
+            endpoints=endpoints,
+            note=lambda: self._store.set_wanted(record.id, "running"),
+        )
         return stored
 
     async def stop(self, principal: Principal, ref: str, request: StopRequest) -> Vm:

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from voidvm.store.database import Database, Transaction
+from voidvm.domain.account import UserRecord
+from voidvm.store.database import Database, Row, Transaction
+from voidvm.store.users import user_record
 from voidvm.store.values import moment, stamp
 
 
@@ -58,20 +60,15 @@ class SessionStore:
 
         return await self._database.write(work)
 
-    async def get(self, session_id: str) -> Session | None:
-        """A session by id."""
-        rows = await self._database.read("SELECT * FROM sessions WHERE id = ?", (session_id,))
-        if not rows:
-            return None
-        row = rows[0]
-        return Session(
-            id=row["id"],
-            user_id=row["user_id"],
-            refresh_hash=row["refresh_hash"],
-            created_at=moment(row["created_at"]),
-            expires_at=moment(row["expires_at"]),
-            ended_at=moment(row["ended_at"]) if row["ended_at"] else None,
+    async def get(self, session_id: str) -> tuple[Session, UserRecord] | None:
+        """A session by id, and its user: one read, since it stands before every answer."""
+        rows = await self._database.read(
+            "SELECT u.*, s.id AS session_id, s.refresh_hash, s.expires_at, s.ended_at,"
+            " s.created_at AS began_at FROM sessions s JOIN users u ON u.id = s.user_id"
+            " WHERE s.id = ?",
+            (session_id,),
         )
+        return (_session(rows[0]), user_record(rows[0])) if rows else None
 
     async def rotate(
         self, session_id: str, *, old_hash: str, new_hash: str, expires_at: datetime
@@ -98,3 +95,14 @@ class SessionStore:
             )
 
         await self._database.write(work)
+
+
+def _session(row: Row) -> Session:
+    return Session(
+        id=row["session_id"],
+        user_id=row["id"],
+        refresh_hash=row["refresh_hash"],
+        created_at=moment(row["began_at"]),
+        expires_at=moment(row["expires_at"]),
+        ended_at=moment(row["ended_at"]) if row["ended_at"] else None,
+    )

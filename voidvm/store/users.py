@@ -45,12 +45,12 @@ class UserStore:
     async def get(self, user_id: str) -> UserRecord | None:
         """A user by id."""
         rows = await self._database.read("SELECT * FROM users WHERE id = ?", (user_id,))
-        return _user(rows[0]) if rows else None
+        return user_record(rows[0]) if rows else None
 
     async def find(self, ref: str) -> UserRecord | None:
         """A user by id or name, in any case."""
         rows = await self._database.read(_FIND, (ref,))
-        return _user(rows[0]) if rows else None
+        return user_record(rows[0]) if rows else None
 
     async def usage(self, user_id: str) -> Usage:
         """What a user has of the host."""
@@ -70,7 +70,7 @@ class UserStore:
             (role, status, limit, (page - 1) * limit),
         )
         counted = await self._database.read(f"SELECT count(*) FROM users{where}", (role, status))
-        return [_user(row) for row in rows], int(counted[0][0])
+        return [user_record(row) for row in rows], int(counted[0][0])
 
     async def change(
         self,
@@ -89,7 +89,9 @@ class UserStore:
             rows = await transaction.query("SELECT * FROM users WHERE id = ?", (user_id,))
             if not rows:
                 raise UserNotFound(user=user_id)
-            user = msgspec.structs.replace(update(_user(rows[0])), updated_at=datetime.now(UTC))
+            user = msgspec.structs.replace(
+                update(user_record(rows[0])), updated_at=datetime.now(UTC)
+            )
             try:
                 await transaction.execute(
                     "UPDATE users SET username = ?, email = ?, role = ?, plan = ?, status = ?,"
@@ -137,7 +139,7 @@ class UserStore:
             rows = await transaction.query("SELECT * FROM users WHERE id = ?", (user_id,))
             if not rows:
                 raise UserNotFound(user=user_id)
-            user = _user(rows[0])
+            user = user_record(rows[0])
             check(user)
             vms = await transaction.query("SELECT id FROM vms WHERE owner_id = ?", (user_id,))
             images = await transaction.query("SELECT id FROM images WHERE owner_id = ?", (user_id,))
@@ -205,7 +207,8 @@ def _columns(user: UserRecord) -> tuple[object, ...]:
     )
 
 
-def _user(row: Row) -> UserRecord:
+def user_record(row: Row) -> UserRecord:
+    """The user of a row of the table."""
     return UserRecord(
         id=row["id"],
         username=row["username"],

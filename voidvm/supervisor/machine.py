@@ -138,15 +138,15 @@ class Machine:
         *,
         hardware: Hardware,
         endpoints: list[Endpoint],
-        noted: Awaitable[None],
+        note: Callable[[], Awaitable[None]],
     ) -> None:
         """Spawn QEMU and return when the guest's CPUs run.
 
-        They do not before it is on record that they shall: `noted` and our own state are waited
-        for while QEMU gets ready. A service that dies earlier leaves a QEMU that has run nothing,
+        They do not before it is on record that they shall: `note` and our own state are written
+        while QEMU gets ready. A service that dies earlier leaves a QEMU that has run nothing,
         which the next one ends.
 
-        Raises `VmStartFailed` with what QEMU said, or what `noted` raises; then no process is
+        Raises `VmStartFailed` with what QEMU said, or what `note` raises; then no process is
         left.
         """
         if self.status not in STARTABLE:
@@ -170,7 +170,7 @@ class Machine:
         self._note_process(process, started_at=datetime.now(UTC))
         self._hold.watch(process)
         try:
-            await noted
+            await note()
             await self.state.recorded()
             await self._hold.begin(timeout_s=GREETING_S)
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import stat
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def test_no_two_tokens_are_the_same(signer: TokenSigner) -> None:
 @pytest.mark.parametrize("ttl_s", [0, -1, -3600])
 def test_a_token_that_has_run_out_is_refused(signer: TokenSigner, ttl_s: int) -> None:
     token, _ = signer.sign(user_id="u", session_id="s", ttl_s=ttl_s)
+    with pytest.raises(Unauthorized, match="has run out"):
+        signer.verify(token)
+
+
+def test_a_token_that_was_good_runs_out(
+    signer: TokenSigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, expires_at = signer.sign(user_id="u", session_id="s", ttl_s=60)
+    signer.verify(token)
+    monkeypatch.setattr(time, "time", expires_at.timestamp)
     with pytest.raises(Unauthorized, match="has run out"):
         signer.verify(token)
 
