@@ -26,9 +26,10 @@ from voidvm.api.live.samples import Samples
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Foundation, Parts, assemble, restore
-from voidvm.config import Settings
+from voidvm.config import Settings, Sources
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
+from voidvm.live import LiveSettings
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
@@ -49,7 +50,7 @@ class StartRefused(Exception):
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Parts]:
+async def running(settings: Settings, sources: Sources | None = None) -> AsyncIterator[Parts]:
     """All parts, with every VM that still runs found again; guests go on when it ends.
 
     Raises `StartRefused`.
@@ -69,7 +70,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
         try:
             parts = assemble(
                 Foundation(
-                    settings,
+                    LiveSettings(settings, sources),
                     layout=layout,
                     database=database,
                     key=key,
@@ -78,6 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
                     accelerator=accelerator,
                 )
             )
+            await parts.services.configuration.restore()
             parts.bus.subscribe(reserve.on_news)
             reserve.take()
             accelerator.find_out_early()
@@ -87,8 +89,10 @@ async def running(settings: Settings) -> AsyncIterator[Parts]:
             try:
                 await restore(parts)
                 parts.services.metrics.start()
+                parts.health.start()
                 yield parts
             finally:
+                await parts.health.close()
                 await parts.services.metrics.close()
                 await parts.operations.release()
                 await parts.services.idempotency.settled(timeout_s=SETTLE_S)
@@ -154,12 +158,14 @@ def _is_loopback(host: str) -> bool:
 
 def gate_of(settings: Settings, parts: Parts) -> Gate:
     """What every request passes, as configured."""
+    live = parts.live
     return Gate(
         services=parts.services,
         bus=parts.bus,
         proxies=networks(settings.server.trusted_proxies),
-        requests=RequestLimit(settings.limits.requests_per_minute),
-        sockets=SocketPlaces(settings.limits.websockets_per_user),
+        requests=RequestLimit(lambda: live.now.limits.requests_per_minute),
+        sockets=SocketPlaces(lambda: live.now.limits.websockets_per_user),
+        telemetry=parts.telemetry,
         origins=origins(settings.server.allowed_origins),
         errands=Errands(),
         samples=Samples(parts.bus, interval=lambda: parts.services.metrics.interval_s),
@@ -178,10 +184,12 @@ def check_server(settings: Settings) -> None:
             raise StartRefused(f"[server] {key}: {error}") from error
 
 
-async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
+async def serve_until(
+    settings: Settings, stop: asyncio.Event, sources: Sources | None = None
+) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
     check_server(settings)
-    async with running(settings) as parts:
+    async with running(settings, sources) as parts:
         fleet = parts.fleet
         try:
             listener = listen(settings.server.host, settings.server.port)
@@ -197,7 +205,7 @@ async def serve_until(settings: Settings, stop: asyncio.Event) -> None:
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
             await stop.wait()
-        if settings.qemu.shutdown == "stop":
+        if parts.live.now.qemu.shutdown == "stop":
             log.info("stopping %d VMs", len(fleet.running()))
             await fleet.stop_all(timeout_s=POWER_OFF_S)
         elif count := len(fleet.running()):
@@ -211,22 +219,22 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65_536)), hard))
 
 
-async def _serve_until_signal(settings: Settings) -> None:
+async def _serve_until_signal(settings: Settings, sources: Sources | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await serve_until(settings, stop)
+    await serve_until(settings, stop, sources)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, sources: Sources | None = None) -> int:
     """Run the service in the foreground; the exit status for the shell."""
     logs.configure()
     os.umask(0o077)
     _raise_open_files()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve_until_signal(settings))
+            runner.run(_serve_until_signal(settings, sources))
     except StartRefused as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voidvm.bus import Bus
-from voidvm.config import Settings
 from voidvm.domain.catalog import parse_catalog
 from voidvm.domain.quota import Plans, quota_of
 from voidvm.domain.rollup import levels
 from voidvm.hypervisor.identity import Identity
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.launch import Launcher
+from voidvm.live import LiveSettings
 from voidvm.operations.runner import Operations
 from voidvm.security.passwords import Passwords
 from voidvm.security.throttle import LoginThrottle
@@ -22,12 +22,15 @@ from voidvm.services.accounts import Accounts
 from voidvm.services.admission import Admission
 from voidvm.services.audit import Audit
 from voidvm.services.changes import Changes
+from voidvm.services.configuration import Configuration
 from voidvm.services.consoles import Consoles
 from voidvm.services.creation import Creation
 from voidvm.services.disks import Disks
 from voidvm.services.downloads import Downloads
 from voidvm.services.events import Events
+from voidvm.services.exposition import Exposition
 from voidvm.services.guests import Guests
+from voidvm.services.health import HealthWatch
 from voidvm.services.host import Host
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
@@ -53,16 +56,16 @@ from voidvm.store.images import ImageStore
 from voidvm.store.metrics import MetricStore
 from voidvm.store.operations import OperationStore
 from voidvm.store.sessions import SessionStore
+from voidvm.store.settings import SettingsStore
 from voidvm.store.tokens import TokenStore
 from voidvm.store.uploads import UploadStore
 from voidvm.store.users import UserStore
 from voidvm.store.vms import VmStore
+from voidvm.supervisor.console import Records
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.metrics import Sampler
 from voidvm.supervisor.paths import Layout
-
-# What `upload_bytes = 0` means: beyond every file system.
-NO_CAP_BYTES = 1 << 62
+from voidvm.telemetry import Telemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,9 @@ class Parts:
     fleet: Fleet
     bus: Bus
     operations: Operations
+    health: HealthWatch
+    live: LiveSettings
+    telemetry: Telemetry
 
 
 class Foundation:
@@ -80,7 +86,7 @@ class Foundation:
 
     def __init__(
         self,
-        settings: Settings,
+        live: LiveSettings,
         *,
         layout: Layout,
         database: Database,
@@ -89,28 +95,33 @@ class Foundation:
         identity: Identity | None,
         accelerator: Accelerator,
     ) -> None:
-        self.settings = settings
+        self.live = live
         self.layout = layout
         self.database = database
         self.key = key
         self.identity = identity
         self.accelerator = accelerator
         self.bus = Bus()
-        self.plans = Plans({name: quota_of(plan) for name, plan in settings.plans.items()})
+        self.telemetry = Telemetry()
+        database.watch(self.telemetry.database_write)
+        self.plans = Plans(lambda: {name: quota_of(plan) for name, plan in live.now.plans.items()})
+        self.events = Events(EventStore(database), bus=self.bus)
         self.vms = VmStore(database, plans=self.plans)
         self.images = ImageStore(database)
         self.operation_log = OperationStore(database)
         self.operations = Operations(self.operation_log, bus=self.bus)
-        self.catalog = parse_catalog(catalog_text(), settings.images.catalog)
-        self.img = QemuImg(settings.qemu.img_binary, identity=identity)
+        self.catalog = parse_catalog(catalog_text(), live.now.images.catalog)
+        self.img = QemuImg(live.now.qemu.img_binary, identity=identity)
         self.space = Space(layout)
-        self.cap_bytes = settings.limits.upload_bytes or NO_CAP_BYTES
+        self.cap_bytes = lambda: live.upload_cap_bytes
         self.fleet = Fleet(
             layout=layout,
             launcher=launcher,
             journal=StoredJournal(self.vms),
             bus=self.bus,
-            history_bytes=settings.console.history_bytes,
+            records=Records(
+                console_bytes=lambda: live.now.console.history_bytes, telemetry=self.telemetry
+            ),
         )
 
 
@@ -130,6 +141,7 @@ def assemble(base: Foundation) -> Parts:
     disks = _disks(base, vms=vms, images=images, guests=guests)
     accounts, users = _accounts(base)
     tickets = TicketBox()
+    health, exposition = _watching(base)
     services = Services(
         accounts=accounts,
         users=users,
@@ -152,30 +164,63 @@ def assemble(base: Foundation) -> Parts:
             vms=vms, fleet=base.fleet, tickets=tickets, accounts=accounts, bus=base.bus
         ),
         images=images,
-        host=Host(
-            base.vms,
-            fleet=base.fleet,
-            accelerator=base.accelerator,
-            settings=base.settings.qemu,
-            layout=base.layout,
+        host=_host(base, health=health),
+        events=base.events,
+        configuration=Configuration(
+            SettingsStore(base.database), live=base.live, tell=base.events.tell
         ),
-        events=Events(EventStore(base.database), bus=base.bus),
+        exposition=exposition,
         metrics=_metrics(base, vms=vms),
     )
-    return Parts(services=services, fleet=base.fleet, bus=base.bus, operations=base.operations)
+    return Parts(
+        services=services,
+        fleet=base.fleet,
+        bus=base.bus,
+        operations=base.operations,
+        health=health,
+        live=base.live,
+        telemetry=base.telemetry,
+    )
+
+
+def _host(base: Foundation, *, health: HealthWatch) -> Host:
+    return Host(
+        base.vms,
+        fleet=base.fleet,
+        accelerator=base.accelerator,
+        settings=base.live,
+        layout=base.layout,
+        health=health,
+        events=base.events,
+    )
+
+
+def _watching(base: Foundation) -> tuple[HealthWatch, Exposition]:
+    health = HealthWatch(
+        database=base.database,
+        layout=base.layout,
+        qemu=base.live.now.qemu,
+        telemetry=base.telemetry,
+        sampling_s=lambda: base.live.now.metrics.interval,
+        tell=base.events.tell,
+    )
+    exposition = Exposition(base.vms, fleet=base.fleet, telemetry=base.telemetry, health=health)
+    base.bus.subscribe(health.on_news)
+    base.bus.subscribe(exposition.on_news)
+    return health, exposition
 
 
 def _accounts(base: Foundation) -> tuple[Accounts, Users]:
     store = UserStore(base.database, plans=base.plans)
     passwords = Passwords()
-    throttle = LoginThrottle(base.settings.limits.login_attempts)
+    throttle = LoginThrottle(lambda: base.live.now.limits.login_attempts)
     accounts = Accounts(
         store,
         SessionStore(base.database),
         TokenStore(base.database),
         signer=TokenSigner(base.key),
         passwords=passwords,
-        settings=base.settings.auth,
+        settings=lambda: base.live.now.auth,
         throttle=throttle,
         bus=base.bus,
     )
@@ -184,7 +229,7 @@ def _accounts(base: Foundation) -> tuple[Accounts, Users]:
 
 
 def _metrics(base: Foundation, *, vms: Vms) -> Metrics:
-    interval_s = base.settings.metrics.interval
+    interval_s = base.live.now.metrics.interval
     return Metrics(
         Sampler(base.fleet, bus=base.bus, interval_s=interval_s, data=base.layout.data),
         MetricStore(base.database, levels(interval_s)),
@@ -198,7 +243,7 @@ def _imports(base: Foundation) -> Imports:
         base.images,
         operations=base.operations,
         admission=Admission(base.img, identity=base.identity, cap_bytes=base.cap_bytes),
-        downloads=Downloads(allow_private=base.settings.images.allow_private_urls),
+        downloads=Downloads(allow_private=lambda: base.live.now.images.allow_private_urls),
         catalog=base.catalog,
         space=base.space,
         layout=base.layout,

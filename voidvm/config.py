@@ -5,14 +5,22 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from voidvm.domain.quota import UNLIMITED
+
 PREFIX = "VOIDVM_"
+# On a key that may change while the service runs: `PUT /config` takes it (voidvm/live.py).
+LIVE: Final = Meta(extra={"live": True})
+
+Key = tuple[str, ...]
+"""A key by its sections: ("limits", "body_bytes"), ("plans", "free", "max_vms")."""
+
 DEFAULT_ADMIN_PASSWORD = "admin123"  # noqa: S105 - known to everybody: hence loopback only
 
 
@@ -61,46 +69,46 @@ class Qemu(Section, frozen=True, kw_only=True):
     img_binary: str = "qemu-img"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     user: str = ""
-    shutdown: Literal["keep", "stop"] = "keep"
+    shutdown: Annotated[Literal["keep", "stop"], LIVE] = "keep"
 
 
 class Auth(Section, frozen=True, kw_only=True):
     """Signing in."""
 
     admin_password: str = ""
-    access_ttl: Annotated[int, Meta(ge=60)] = 3600
-    refresh_ttl: Annotated[int, Meta(ge=60)] = 30 * 24 * 3600
+    access_ttl: Annotated[int, Meta(ge=60), LIVE] = 3600
+    refresh_ttl: Annotated[int, Meta(ge=60), LIVE] = 30 * 24 * 3600
 
 
 class Limits(Section, frozen=True, kw_only=True):
     """What one caller may use; 0 switches a limit off."""
 
-    requests_per_minute: Annotated[int, Meta(ge=0)] = 100
-    websockets_per_user: Annotated[int, Meta(ge=0)] = 10
-    login_attempts: Annotated[int, Meta(ge=0)] = 10
+    requests_per_minute: Annotated[int, Meta(ge=0), LIVE] = 100
+    websockets_per_user: Annotated[int, Meta(ge=0), LIVE] = 10
+    login_attempts: Annotated[int, Meta(ge=0), LIVE] = 10
     body_bytes: Annotated[int, Meta(ge=0)] = 1_048_576
-    upload_bytes: Annotated[int, Meta(ge=0)] = 64 * 1024**3
+    upload_bytes: Annotated[int, Meta(ge=0), LIVE] = 64 * 1024**3
 
 
 class Plan(Section, frozen=True, kw_only=True):
     """The quota of the users of one plan; 0 = no limit."""
 
-    max_vms: Annotated[int, Meta(ge=0)] = 0
-    max_cpu: Annotated[int, Meta(ge=0)] = 0
-    max_memory: Annotated[int, Meta(ge=0)] = 0
-    max_disk: Annotated[int, Meta(ge=0)] = 0
+    max_vms: Annotated[int, Meta(ge=0), LIVE] = 0
+    max_cpu: Annotated[int, Meta(ge=0), LIVE] = 0
+    max_memory: Annotated[int, Meta(ge=0), LIVE] = 0
+    max_disk: Annotated[int, Meta(ge=0), LIVE] = 0
 
 
 class Console(Section, frozen=True, kw_only=True):
     """The serial console."""
 
-    history_bytes: Annotated[int, Meta(ge=65_536)] = 16 * 1024**2
+    history_bytes: Annotated[int, Meta(ge=65_536), LIVE] = 16 * 1024**2
 
 
 class Images(Section, frozen=True, kw_only=True):
     """Where images may come from."""
 
-    allow_private_urls: bool = False
+    allow_private_urls: Annotated[bool, LIVE] = False
     catalog: list[dict[str, Any]] = []
 
 
@@ -139,12 +147,31 @@ class Settings(Section, frozen=True, kw_only=True):
         return self.auth.admin_password or DEFAULT_ADMIN_PASSWORD
 
 
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keys were given where; all others have their defaults."""
+
+    file: frozenset[Key] = frozenset()
+    environment: frozenset[Key] = frozenset()
+
+
+class Loaded(NamedTuple):
+    """The settings, and where they come from."""
+
+    settings: Settings
+    sources: Sources
+
+
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings of a file (none: the defaults) and the environment.
 
     Raises `ConfigError` for a file that cannot be read, an unknown key or a value that does
     not fit.
     """
+    return read(path, environ).settings
+
+
+def read(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """What `load` gives, and the source of each key. Raises `ConfigError`."""
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -153,11 +180,26 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    _add_environment(values, os.environ if environ is None else environ)
-    return _convert(values)
+    file = _named(_keys(values))
+    environment = _named(_add_environment(values, os.environ if environ is None else environ))
+    return Loaded(_convert(values), Sources(file=file, environment=environment))
 
 
-def _add_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None:
+def _named(keys: Iterable[Key]) -> frozenset[Key]:
+    """The keys, also of values that stand in a file of their own."""
+    return frozenset((*sections, key.removesuffix("_file")) for *sections, key in keys)
+
+
+def _keys(values: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _keys(value, (*above, name))
+        else:
+            yield (*above, name)
+
+
+def _add_environment(values: dict[str, Any], environ: Mapping[str, str]) -> Iterator[Key]:
+    """Put the environment's values over those of the file; the keys that it has."""
     for variable, text in sorted(environ.items()):
         if not variable.startswith(PREFIX) or "__" not in variable:
             continue
@@ -168,6 +210,7 @@ def _add_environment(values: dict[str, Any], environ: Mapping[str, str]) -> None
             if not isinstance(place, dict):
                 raise ConfigError(f"{variable}: [{section}] is no section")
         place[key] = _from_text(text)
+        yield (*sections, key)
     if password := environ.get("VOIDVM_ADMIN_PASSWORD"):
         auth = values.setdefault("auth", {})
         if isinstance(auth, dict):
@@ -193,6 +236,10 @@ def _convert(values: Mapping[str, Any]) -> Settings:
         if not isinstance(content, dict):
             raise ConfigError(f"[{name}] must be a section")
         if name == "plans":
+            if UNLIMITED in content:
+                raise ConfigError(
+                    f"[plans.{UNLIMITED}] is built in and has no limits: leave it out"
+                )
             defaults = {"free": Plan(max_vms=5)}
             sections[name] = defaults | {
                 plan: _section(f"plans.{plan}", Plan, keys) for plan, keys in content.items()

@@ -58,7 +58,7 @@ def define(ours: Service, vms: int) -> None:
 
 async def _insert(ours: Service, vms: int) -> None:
     database = await Database.open(ours.data / "voidvm.db")
-    plans = Plans({})
+    plans = Plans(dict)
     try:
         admin = await UserStore(database, plans=plans).find("admin")
         if admin is None:

@@ -90,4 +90,5 @@ def test_health_needs_no_credential(anybody: Api) -> None:
     assert answer["status"] == answer["data"]["status"] == "ok"
     assert answer["data"]["version"] == __version__
     assert answer["data"]["uptime"] >= 0
-    assert answer["data"].keys() == {"status", "version", "uptime"}
+    assert answer["data"].keys() == {"status", "reasons", "version", "uptime"}
+    assert answer["data"]["reasons"] == []

@@ -23,6 +23,7 @@ BROAD_HANDLERS = {
     "voidvm/operations/runner.py": 2,
     "voidvm/services/audit.py": 1,
     "voidvm/services/events.py": 1,
+    "voidvm/services/health.py": 1,
     "voidvm/services/metrics.py": 1,
     "voidvm/supervisor/metrics.py": 1,
     "voidvm/supervisor/state.py": 1,

@@ -94,6 +94,9 @@ CASES: dict[str, Case] = {
     "GET /operations/{operation}": Case(SIGNED_IN),
     "DELETE /operations/{operation}": Case(SIGNED_IN),
     "GET /system/info": Case(P.SYSTEM_READ),
+    "GET /metrics": Case(P.SYSTEM_READ),
+    "GET /config": Case(P.SYSTEM_ADMIN),
+    "PUT /config": Case(P.SYSTEM_ADMIN, lambda: {"limits": {"websocketsPerUser": 10}}),
     "GET /system/stats": Case(P.SYSTEM_READ),
     "GET /vms/{vm}/metrics": Case(P.VM_READ),
     "GET /vms/{vm}/disks": Case(P.VM_READ),
@@ -230,13 +233,12 @@ def attempt(
         return attempt_socket(local, BASE + path, api.token, asks=endpoint.path == "/ws")
     if endpoint.holds_connection:
         return attempt_stream(api, path)
-    outside = path.startswith(("/health", "/docs", "/metrics"))
     options: Json = {}
     if not is_bare:
         options = {"params": case.query, **case.raw}
         if case.body is not None:
             options["json"] = case.body()
-    response = api.call(endpoint.method, f"/{path}" if outside else path, **options)
+    response = api.call(endpoint.method, f"/{path}" if endpoint.is_outside else path, **options)
     is_json = "json" in response.headers["content-type"]
     body = response.json() if is_json else None
     code = body["error"]["code"] if body and response.is_error else None

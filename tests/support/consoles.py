@@ -12,8 +12,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from voidvm.supervisor.console import Records
+from voidvm.telemetry import Telemetry
+
 Json = Any
 PATIENCE_S = 10.0
+
+
+def records(history_bytes: int) -> Records:
+    """What a console of a test is kept by."""
+    return Records(console_bytes=lambda: history_bytes, telemetry=Telemetry())
 
 
 class ConsoleClient:

@@ -27,7 +27,7 @@ TLS = ssl.create_default_context()
 
 
 def downloads(**settings: object) -> Downloads:
-    return Downloads(**{"allow_private": True, "patience": HASTY, "tls": TLS} | settings)  # type: ignore[arg-type]  # settings of a test
+    return Downloads(**{"allow_private": lambda: True, "patience": HASTY, "tls": TLS} | settings)  # type: ignore[arg-type]  # settings of a test
 
 
 async def refused(

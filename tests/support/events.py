@@ -27,7 +27,7 @@ from voidvm.store.users import UserStore
 from voidvm.store.vms import VmStore
 
 NOW = datetime(2026, 11, 24, 10, tzinfo=UTC)
-PLANS = Plans({"free": Quota()})
+PLANS = Plans(lambda: {"free": Quota()})
 
 
 class World:

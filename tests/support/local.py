@@ -62,7 +62,7 @@ class LocalService:
         # Short, because socket paths may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="vv-"))
         self.host = host
-        self.settings = config.load(
+        self.settings, self.sources = config.read(
             environ={
                 "VOIDVM_STORAGE__DATA_DIR": str(self.folder / "d"),
                 "VOIDVM_STORAGE__RUN_DIR": str(self.folder / "r"),
@@ -146,7 +146,9 @@ class LocalService:
         # As `app.serve_until`, with the parts at hand.
         async with AsyncExitStack() as stack:
             with self._fakes():
-                parts = self._parts = await stack.enter_async_context(app.running(settings))
+                parts = self._parts = await stack.enter_async_context(
+                    app.running(settings, self.sources)
+                )
             parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
             self.gate = app.gate_of(settings, parts)

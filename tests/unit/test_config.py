@@ -86,6 +86,10 @@ def test_a_secret_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "[plans.free]\nmax_vm = 1\n",
             "[plans.free] max_vm is no setting; did you mean 'max_vms'?",
         ),
+        (
+            "[plans.unlimited]\nmax_vms = 1\n",
+            "[plans.unlimited] is built in and has no limits: leave it out",
+        ),
         ("[server]\nport = 70000\n", "[server] port: Expected `int` <= 65535"),
         ("[server]\nport = 'x'\n", "[server] port: Expected `int`, got `str`"),
         ("[qemu]\naccel = 'xen'\n", "[qemu] accel: Invalid enum value 'xen'"),

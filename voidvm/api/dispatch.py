@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -207,11 +208,14 @@ async def admit(request: Request, endpoint: Endpoint, gate: Gate) -> Principal:
 
 
 def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> None:
-    """Put what was done, or tried, into the audit log; mere looking is not kept.
+    """Measure how long the answer took, and put what was done, or tried, into the audit log.
 
-    Nor is a flood: of what the request limit turns away, one a minute and caller is enough.
+    Mere looking is not kept; nor is a flood: of what the request limit turns away, one a minute
+    and caller is enough.
     """
     context = request.ctx
+    seconds = time.perf_counter() - context.started
+    gate.telemetry.request(endpoint.path, endpoint.method, status, seconds)
     if (endpoint.method == "GET" and not endpoint.is_socket) or getattr(context, "is_old", False):
         return
     target = getattr(context, "target", None) or next(iter(request.match_info.values()), None)

@@ -10,6 +10,7 @@ from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.live.samples import Samples
 from voidvm.bus import Bus
 from voidvm.services.services import Services
+from voidvm.telemetry import Telemetry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +25,4 @@ class Gate:
     origins: frozenset[str]
     errands: Errands
     samples: Samples
+    telemetry: Telemetry

@@ -144,9 +144,14 @@ class Endpoint:
         return re.findall(r"{(\w+)}", self.path)
 
     @property
+    def is_outside(self) -> bool:
+        """Whether it is served beside the versioned API."""
+        return self.path.startswith(_OUTSIDE)
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The whole paths at which it is served."""
-        if self.path.startswith(_OUTSIDE):
+        if self.is_outside:
             return (self.path,)
         return (BASE + self.path, *((self.path,) if self.path in _EVERYWHERE else ()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from uuid import uuid4
 
 from sanic import Request, Sanic
@@ -34,6 +35,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.live import ws
 from voidvm.api.routing import BASE, ENDPOINTS
 from voidvm.api.upgrade import socket_handler
+from voidvm.telemetry import UNMATCHED, Telemetry
 
 NOUNS = (
     audit,
@@ -66,9 +68,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class _Errors(ErrorHandler):  # type: ignore[misc]  # Sanic's class has no types
     """Sanic's hook for failures, which answers all of them in the envelope."""
 
+    def __init__(self, telemetry: Telemetry) -> None:
+        super().__init__()
+        self._telemetry = telemetry
+
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
-        """Any failure that no other handler has taken."""
-        return error_response(request, exception)
+        """Any failure that no other handler has taken: of addresses that are not there."""
+        response = error_response(request, exception)
+        began = getattr(request.ctx, "started", None)
+        seconds = time.perf_counter() - began if began is not None else 0.0
+        self._telemetry.request(UNMATCHED, request.method, response.status, seconds)
+        return response
 
 
 def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
@@ -94,7 +104,9 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             "CORS_EXPOSE_HEADERS": _EXPOSED,
         }
     )
-    app = Sanic("voidvm", config=config, error_handler=_Errors(), configure_logging=False)
+    app = Sanic(
+        "voidvm", config=config, error_handler=_Errors(gate.telemetry), configure_logging=False
+    )
     # Of sanic-ext only CORS; its own description of an API writes invalid schemas for structs.
     if origins:
         Extend(app, extensions=[HTTPExtension], built_in_extensions=False)
@@ -120,6 +132,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
 
 
 async def _number(request: Request) -> None:
+    request.ctx.started = time.perf_counter()
     wanted = request.headers.get("x-request-id", "")
     request.ctx.request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
 

@@ -75,6 +75,8 @@ class Socket:
         self._is_reading = True
         self._is_lost = False
         self._ended = asyncio.Event()
+        # Whether it was cut off because its client took nothing.
+        self.was_slow = False
         # Takes a binary message at once while nobody is busy with an earlier one; False: it cannot.
         self.on_bytes: Callable[[bytes], bool] | None = None
         self._heard = self._loop.time()
@@ -126,6 +128,7 @@ class Socket:
                 async with asyncio.timeout(SEND_TIMEOUT_S):
                     await asyncio.shield(self._drained)
             except TimeoutError:
+                self.was_slow = True
                 self.close(TOO_SLOW, "too slow")
                 raise SocketClosed from None
 

@@ -32,6 +32,8 @@ class EventStream:
         self._transport = transport
         self._drained: asyncio.Future[None] | None = None
         self._is_closed = False
+        # Whether it was cut off because its client took nothing.
+        self.was_slow = False
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         transport.get_extra_info("socket").setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED_S * 1000)
@@ -105,5 +107,6 @@ class EventStream:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await asyncio.shield(self._drained)
         except TimeoutError:
+            self.was_slow = True
             self.close()
             raise StreamClosed from None

@@ -157,7 +157,7 @@ class Upgrade:
         socket: Socket = connection.upgrade(
             self._request, subprotocol=subprotocol, message_max_bytes=message_max_bytes
         )
-        self.socket = socket
+        self._count(socket)
         return socket
 
     def _belong_to(self, principal: Principal, socket: Socket) -> None:
@@ -194,7 +194,7 @@ class Upgrade:
         if origin.lower() in self.gate.origins:
             headers |= {"access-control-allow-origin": origin, "vary": "origin"}
         stream: EventStream = request.transport.get_protocol().stream(request, headers)
-        self.socket = stream
+        self._count(stream)
         self._watch.begin(stream, principal)
         self._stack.callback(self._watch.end)
         return stream
@@ -203,6 +203,12 @@ class Upgrade:
         if self._principal is None:
             raise RuntimeError(f"{self._endpoint.path} opens a socket for nobody")
         return self._principal
+
+    def _count(self, socket: Socket | EventStream) -> None:
+        self.socket = socket
+        telemetry, name = self.gate.telemetry, self._endpoint.name
+        telemetry.socket_opened(name)
+        self._stack.callback(lambda: telemetry.socket_closed(name, was_slow=socket.was_slow))
 
     def _has_place(self, whose: str, stack: ExitStack) -> bool:
         return stack.enter_context(self.gate.sockets.taken(whose))

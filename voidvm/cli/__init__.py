@@ -17,7 +17,19 @@ import typer
 from typer.exceptions import TyperException
 
 from voidvm import __version__
-from voidvm.cli import console, disk, doctor, events, image, login, operation, serve, transfer, vm
+from voidvm.cli import (
+    config,
+    console,
+    disk,
+    doctor,
+    events,
+    image,
+    login,
+    operation,
+    serve,
+    transfer,
+    vm,
+)
 from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of, say_error
 from voidvm.errors import ValidationFailed, VoidVMError
 
@@ -36,6 +48,7 @@ app.add_typer(vm.app, name="vm")
 app.add_typer(image.app, name="image")
 app.add_typer(disk.app, name="disk")
 app.add_typer(operation.app, name="operation")
+app.add_typer(config.app, name="config")
 transfer.register(image.app)
 vm.app.command("iso")(disk.change_iso)
 app.command("console")(console.console)

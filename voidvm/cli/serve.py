@@ -9,13 +9,18 @@ import typer
 
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import ConfigFile
-from voidvm.config import ConfigError, Settings, load
+from voidvm.config import ConfigError, Loaded, Settings, read
 
 
 def load_settings(config: Path | None) -> Settings:
     """The settings of a file and the environment; what is wrong with them as one line."""
+    return read_settings(config).settings
+
+
+def read_settings(config: Path | None) -> Loaded:
+    """The settings, and where they come from."""
     try:
-        return load(config)
+        return read(config)
     except ConfigError as error:
         raise CliError(str(error), exit_status=Exit.USAGE) from error
 
@@ -30,7 +35,7 @@ def serve(
     """Run the service here until Ctrl-C or SIGTERM; guests go on unless the config says stop."""
     import msgspec  # noqa: PLC0415 - not needed for --help
 
-    settings = load_settings(config)
+    settings, sources = read_settings(config)
     server = settings.server
     if host is not None:
         server = msgspec.structs.replace(server, host=host)
@@ -38,4 +43,4 @@ def serve(
         server = msgspec.structs.replace(server, port=port)
     from voidvm import app  # noqa: PLC0415 - everything: half a second
 
-    return app.serve(msgspec.structs.replace(settings, server=server))
+    return app.serve(msgspec.structs.replace(settings, server=server), sources)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -31,10 +31,17 @@ class Usage(Value, frozen=True, kw_only=True):
 
 
 class Plans:
-    """The quota of each plan; `unlimited` is always there."""
+    """The quota of each plan; `unlimited` is always there.
 
-    def __init__(self, quotas: Mapping[str, Quota]) -> None:
-        self._quotas = {**quotas, UNLIMITED: Quota()}
+    `configured` gives the others as they are now.
+    """
+
+    def __init__(self, configured: Callable[[], Mapping[str, Quota]]) -> None:
+        self._configured = configured
+
+    @property
+    def _quotas(self) -> dict[str, Quota]:
+        return {**self._configured(), UNLIMITED: Quota()}
 
     @property
     def names(self) -> list[str]:
@@ -43,7 +50,8 @@ class Plans:
 
     def quota(self, plan: str) -> Quota:
         """The quota of a plan; one that the configuration has no more gives what `free` gives."""
-        return self._quotas.get(plan) or self._quotas.get("free") or Quota(max_vms=0)
+        quotas = self._quotas
+        return quotas.get(plan) or quotas.get("free") or Quota(max_vms=0)
 
 
 class Excess(Value, frozen=True, kw_only=True):

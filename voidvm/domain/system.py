@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -30,6 +31,11 @@ class HostInfo(Value, frozen=True, kw_only=True):
     hostname: str
     os: str
     kernel: str
+    architecture: str
+    booted_at: datetime
+    load: Annotated[
+        list[float], Meta(description="Processes that want a CPU: of the last 1, 5, 15 minutes.")
+    ]
     cpus: int
     memory_bytes: int
     memory_available_bytes: int
@@ -51,11 +57,46 @@ class StorageInfo(Value, frozen=True, kw_only=True):
     used_bytes: Annotated[int, Meta(description="What disks and images take now.")]
 
 
+class RuntimeInfo(Value, frozen=True, kw_only=True):
+    """What the service itself runs on."""
+
+    python: str
+    sqlite: str
+
+
+class DirectoriesInfo(Value, frozen=True, kw_only=True):
+    """Where the state lies."""
+
+    data: str
+    run: str
+
+
+class LimitsInfo(Value, frozen=True, kw_only=True):
+    """What one caller may use; null: no limit."""
+
+    requests_per_minute: int | None
+    websockets_per_user: int | None
+    body_bytes: int | None
+    upload_bytes: int | None
+
+
+class EventsInfo(Value, frozen=True, kw_only=True):
+    """Where the events are now."""
+
+    epoch: Annotated[str, Meta(description="Another one is another database.")]
+    last_id: Annotated[str, Meta(description="The newest event; what comes later follows it.")]
+
+
 class SystemInfo(Value, frozen=True, kw_only=True):
     """The service and its host."""
 
     version: str
     uptime: Annotated[float, Meta(description="Seconds since the service started.")]
+    started_at: datetime
+    runtime: RuntimeInfo
+    directories: Annotated[DirectoriesInfo | None, Meta(description="For admins; else null.")]
+    limits: LimitsInfo
+    events: EventsInfo
     host: HostInfo
     accelerators: Accelerators
     qemu: QemuInfo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -65,17 +65,21 @@ def _problems(kind: Any, value: object, *, path: str, is_text: bool) -> list[Fie
 
 
 def _field_problems(hint: Any, value: object, *, path: str, is_text: bool) -> list[FieldProblem]:
-    struct, is_list = _struct_inside(hint)
-    if struct is not None and is_list and isinstance(value, list):
-        nested = [
-            problem
-            for number, item in enumerate(value)
-            for problem in _problems(struct, item, path=f"{path}[{number}]", is_text=is_text)
-        ]
-        if nested:
-            return nested
-    elif struct is not None and not is_list and isinstance(value, Mapping):
+    struct, holder = _struct_inside(hint)
+    items: list[tuple[str, object]] = []
+    if struct is not None and holder is list and isinstance(value, list):
+        items = [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    elif struct is not None and holder is dict and isinstance(value, Mapping):
+        items = [(_join(path, str(key)), item) for key, item in value.items() if item is not None]
+    elif struct is not None and holder is None and isinstance(value, Mapping):
         return _problems(struct, value, path=path, is_text=is_text)
+    nested = [
+        problem
+        for place, item in items
+        for problem in _problems(struct, item, path=place, is_text=is_text)
+    ]
+    if nested:
+        return nested
     try:
         msgspec.convert(value, hint, strict=not is_text)
     except msgspec.ValidationError as problem:
@@ -84,15 +88,16 @@ def _field_problems(hint: Any, value: object, *, path: str, is_text: bool) -> li
     return []
 
 
-def _struct_inside(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
-    """The struct that a field holds, and whether it holds a list of them."""
+def _struct_inside(hint: Any) -> tuple[type[msgspec.Struct] | None, type | None]:
+    """The struct that a field holds, and in what it holds many of them: list, dict or None."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return hint, False
+        return hint, None
     for argument in get_args(hint):
-        struct, is_list = _struct_inside(argument)
+        struct, holder = _struct_inside(argument)
         if struct is not None:
-            return struct, is_list or getattr(hint, "__origin__", None) is list
-    return None, False
+            own = get_origin(hint)
+            return struct, holder or (own if own in {list, dict} else None)
+    return None, None
 
 
 def _join(path: str, key: str) -> str:

@@ -18,7 +18,7 @@ The tree::
     ├── RateLimited                                     429
     ├── InternalError, VmStartFailed                    500
     ├── DownloadFailed, DownloadRefused                 502
-    ├── ServiceStopping, VmUnresponsive                 503
+    ├── ServiceStopping, DatabaseUnusable, …            503
     └── NoSpace, NotEnoughMemory                        507
 
 The OpenAPI description and the table in docs/errors.md are made from `registry()`.
@@ -55,6 +55,7 @@ from voidvm.errors.images import (
     UrlRefused,
 )
 from voidvm.errors.requests import (
+    DatabaseUnusable,
     IdempotencyConflict,
     InternalError,
     MethodNotAllowed,
@@ -66,6 +67,7 @@ from voidvm.errors.requests import (
     RateLimited,
     ResyncRequired,
     ServiceStopping,
+    SettingFixed,
     UnsupportedMediaType,
     ValidationFailed,
 )
@@ -87,6 +89,7 @@ from voidvm.errors.vms import (
 __all__ = [
     "ChecksumMismatch",
     "CommandFailed",
+    "DatabaseUnusable",
     "DiskNotFound",
     "DownloadFailed",
     "DownloadRefused",
@@ -119,6 +122,7 @@ __all__ = [
     "ResyncRequired",
     "ServiceStopping",
     "SessionEnded",
+    "SettingFixed",
     "TokenNotFound",
     "Unauthorized",
     "UnknownOs",

@@ -42,6 +42,14 @@ class IdempotencyConflict(VoidVMError):
     hint = "Use a new key for a new request."
 
 
+class SettingFixed(VoidVMError):
+    """The environment sets the key, and it always wins; nothing was changed."""
+
+    code, status = "SETTING_FIXED", 409
+    en, zh = "The environment fixes {keys}.", "环境变量已固定 {keys}。"
+    hint = "Take the variable away and start the service again, or leave the key out."
+
+
 class ResyncRequired(VoidVMError):
     """Events after this place are kept no more, or never were of this database."""
 
@@ -94,6 +102,14 @@ class NotSupported(VoidVMError):
 
     code, status = "NOT_SUPPORTED", 501
     en, zh = "VoidVM cannot do this yet: {what}.", "VoidVM 尚不支持：{what}。"
+
+
+class DatabaseUnusable(VoidVMError):
+    """The database can be read or written no more; guests go on."""
+
+    code, status, retryable = "DATABASE_UNUSABLE", 503, True
+    en, zh = "The database cannot be used.", "数据库无法使用。"
+    hint = "Look at the service's log and at the disk of the data directory."
 
 
 class ServiceStopping(VoidVMError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,8 @@ QUERY_PTYS = "query-chardev"
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 EventHandler = Callable[[str, Mapping[str, object]], None]
+# The command, how many seconds it took, and what went wrong: "timeout", "refused" or "lost".
+CommandHandler = Callable[[str, float, str | None], None]
 
 
 class MonitorError(Exception):
@@ -127,8 +130,9 @@ class Monitor:
     """A connection to a QEMU's monitor socket; serves one client, so there is one per VM.
 
     `on_event(name, data)` is called in order for each event; `on_lost()` once, when an
-    established line ends for whatever reason but `close`. `opening`: commands that need not wait
-    until the line stands, since they are asked for with it; `opened` has their answers.
+    established line ends for whatever reason but `close`; `on_command` after each command.
+    `opening`: commands that need not wait until the line stands, since they are asked for with
+    it; `opened` has their answers.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Monitor:
         *,
         on_event: EventHandler,
         on_lost: Callable[[], None],
+        on_command: CommandHandler | None = None,
         opening: Sequence[str] = (),
     ) -> None:
         self._qmp = _Client("voidvm", opening=opening)
@@ -143,6 +148,7 @@ class Monitor:
         self._qmp.events.event_filter = lambda _: False
         self._qmp.register_listener(_Callback(on_event))
         self._on_lost = on_lost
+        self._on_command = on_command
         self._is_closed = False
         self._watch: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -183,15 +189,22 @@ class Monitor:
         timeout_s: float = COMMAND_TIMEOUT_S,
     ) -> object:
         """QEMU's answer. Raises `CommandRefused`, `MonitorTimeout` or `MonitorLost`."""
+        began, failure = time.perf_counter(), None
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._qmp.execute(command, dict(arguments) if arguments else None)
         except TimeoutError as error:
+            failure = "timeout"
             raise MonitorTimeout(f"{command}: no answer within {timeout_s:g} s") from error
         except ExecuteError as error:
+            failure = "refused"
             raise CommandRefused(str(error)) from error
         except (QMPError, OSError, EOFError) as error:
+            failure = "lost"
             raise MonitorLost(f"{command}: {error}") from error
+        finally:
+            if self._on_command is not None:
+                self._on_command(command, time.perf_counter() - began, failure)
 
     async def add_fd(self, fd: int) -> str:
         """Give QEMU a copy of a descriptor; the path that stands for it there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -24,9 +25,9 @@ class _Record(Struct):
 
 
 class LoginThrottle:
-    """Counts failures per account and address, in memory and bounded; `attempts` 0: no limit."""
+    """Counts failures per account and address, in memory and bounded; `attempts()` 0: no limit."""
 
-    def __init__(self, attempts: int) -> None:
+    def __init__(self, attempts: Callable[[], int]) -> None:
         self._attempts = attempts
         self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
 
@@ -60,13 +61,14 @@ class LoginThrottle:
                 record.failures -= 1
 
     def _keys(self, account: str, address: str) -> list[tuple[tuple[str, str], int]]:
-        if not self._attempts:
+        attempts = self._attempts()
+        if not attempts:
             return []
         name = account.casefold()
         return [
-            ((name, address), self._attempts),
-            ((name, ""), self._attempts * _SPREAD),
-            (("", address), self._attempts * _SPREAD),
+            ((name, address), attempts),
+            ((name, ""), attempts * _SPREAD),
+            (("", address), attempts * _SPREAD),
         ]
 
     def _wait(self, key: tuple[str, str], free: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from voidvm.bus import Bus, SessionEnded
@@ -43,7 +44,7 @@ class Accounts:
         *,
         signer: TokenSigner,
         passwords: Passwords,
-        settings: Auth,
+        settings: Callable[[], Auth],
         throttle: LoginThrottle,
         bus: Bus,
     ) -> None:
@@ -113,7 +114,7 @@ class Accounts:
             user_id=user.id,
             refresh_hash=fingerprint(token),
             created_at=now,
-            expires_at=now + timedelta(seconds=self._settings.refresh_ttl),
+            expires_at=now + timedelta(seconds=self._settings().refresh_ttl),
         )
         if not await self._sessions.insert(session, password_hash=user.password_hash):
             raise InvalidCredentials
@@ -142,7 +143,7 @@ class Accounts:
             session.id,
             old_hash=fingerprint(refresh_token),
             new_hash=fingerprint(token),
-            expires_at=datetime.now(UTC) + timedelta(seconds=self._settings.refresh_ttl),
+            expires_at=datetime.now(UTC) + timedelta(seconds=self._settings().refresh_ttl),
         )
         if not is_valid:
             log.warning("a used refresh token of '%s' came again: session ended", user.username)
@@ -223,7 +224,7 @@ class Accounts:
         self, user: UserRecord, session_id: str, refresh_token: str, warnings: list[str]
     ) -> Login:
         token, expires_at = self._signer.sign(
-            user_id=user.id, session_id=session_id, ttl_s=self._settings.access_ttl
+            user_id=user.id, session_id=session_id, ttl_s=self._settings().access_ttl
         )
         return Login(
             token=token,

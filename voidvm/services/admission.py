@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -36,7 +37,9 @@ class Admitted(Struct, frozen=True, kw_only=True):
 class Admission:
     """Nothing that a sender says is believed: the content decides."""
 
-    def __init__(self, img: QemuImg, *, identity: Identity | None, cap_bytes: int) -> None:
+    def __init__(
+        self, img: QemuImg, *, identity: Identity | None, cap_bytes: Callable[[], int]
+    ) -> None:
         self._img = img
         self._identity = identity
         self.cap_bytes = cap_bytes
@@ -68,7 +71,7 @@ class Admission:
                 source,
                 packing=found.packing,
                 target=unpacked,
-                cap_bytes=self.cap_bytes,
+                cap_bytes=self.cap_bytes(),
                 identity=self._identity,
                 on_progress=progress.bytes,
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -45,12 +46,12 @@ class Download(Struct, frozen=True, kw_only=True):
 
 
 class Downloads:
-    """Fetches files over http and https; `allow_private`: also from the host's own networks."""
+    """Fetches files over http and https; `allow_private()`: also from the host's own networks."""
 
     def __init__(
         self,
         *,
-        allow_private: bool,
+        allow_private: Callable[[], bool],
         patience: Patience | None = None,
         resolve: Resolve = resolve_host,
         tls: ssl.SSLContext | None = None,
@@ -130,7 +131,7 @@ class Downloads:
 
     async def _run(self, url: str, transfer: Transfer) -> None:
         """Bring a transfer to its end."""
-        guard = Guard(allow_private=self._allow_private, resolve=self._resolve)
+        guard = Guard(allow_private=self._allow_private(), resolve=self._resolve)
         first = place = await guard.place(url)
         async with self._transport(await self._context()) as transport:
             failures, furthest = 0, 0

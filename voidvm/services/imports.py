@@ -159,7 +159,7 @@ class Imports:
             fetched = await self._downloads.fetch(
                 url,
                 file,
-                cap_bytes=self._admission.cap_bytes,
+                cap_bytes=self._admission.cap_bytes(),
                 checksum=checksum,
                 on_progress=progress.bytes,
             )

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from voidvm.services.accounts import Accounts
 from voidvm.services.audit import Audit
 from voidvm.services.changes import Changes
+from voidvm.services.configuration import Configuration
 from voidvm.services.consoles import Consoles
 from voidvm.services.creation import Creation
 from voidvm.services.disks import Disks
 from voidvm.services.events import Events
+from voidvm.services.exposition import Exposition
 from voidvm.services.host import Host
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
@@ -49,4 +51,6 @@ class Services:
     images: Images
     host: Host
     events: Events
+    configuration: Configuration
+    exposition: Exposition
     metrics: Metrics

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -50,7 +50,7 @@ class Uploads:
         operations: Operations,
         space: Space,
         layout: Layout,
-        cap_bytes: int,
+        cap_bytes: Callable[[], int],
     ) -> None:
         self._store = store
         self._imports = imports
@@ -63,8 +63,8 @@ class Uploads:
 
     async def create(self, principal: Principal, wanted: UploadCreate) -> Upload:
         """Begin an upload. Raises `PayloadTooLarge`, `NoSpace`, `NameTaken`, `Forbidden`."""
-        if self._cap and wanted.size_bytes > self._cap:
-            raise PayloadTooLarge(f"an upload may have {self._cap} bytes")
+        if wanted.size_bytes > (cap := self._cap()):
+            raise PayloadTooLarge(f"an upload may have {cap} bytes")
         await self._imports.check_target(principal, name=wanted.name, public=wanted.public)
         self._space.check(wanted.size_bytes + await self._outstanding_bytes())
         record = UploadRecord(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import aiosqlite
 
@@ -20,6 +21,23 @@ Row = aiosqlite.Row
 Parameters = Sequence[object]
 
 BUSY_TIMEOUT_S = 5.0
+SQLITE_VERSION = sqlite3.sqlite_version
+
+Trouble = Literal["full", "unusable"]
+# How many seconds a transaction took, and what the disk or the file did to it.
+WriteHandler = Callable[[float, Trouble | None], None]
+
+_FULL = sqlite3.SQLITE_FULL
+# Of the file or its disk, not of what was asked for.
+_UNUSABLE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
 
 
 class StoreError(Exception):
@@ -54,6 +72,9 @@ class Database:
         self._writer = writer
         self._lock = asyncio.Lock()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._on_write: WriteHandler | None = None
+        self._trouble: Trouble | None = None
+        self._written = time.monotonic()
         # Called after each commit; must be quick.
         self.on_commit: Callable[[], None] = _nothing
 
@@ -77,9 +98,32 @@ class Database:
             raise StoreError(f"{path} cannot be used: {error}") from error
         return cls(reader, writer)
 
+    @property
+    def trouble(self) -> Trouble | None:
+        """What the disk or the file did to the latest transaction or query, if they failed it."""
+        return self._trouble
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing was written."""
+        return time.monotonic() - self._written
+
+    def watch(self, on_write: WriteHandler) -> None:
+        """Tell of every transaction from now on."""
+        self._on_write = on_write
+
+    async def try_out(self) -> None:
+        """Write the file's head as it is, to see whether that works; `trouble` says what came."""
+        with suppress(NoSpace, sqlite3.Error):
+            await self.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
     async def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """The rows of a query, as of the last transaction."""
-        return list(await self._reader.execute_fetchall(sql, parameters))
+        try:
+            return list(await self._reader.execute_fetchall(sql, parameters))
+        except sqlite3.Error as error:
+            self._trouble = _trouble_of(error) or self._trouble
+            raise
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> None:
         """Run one statement as a transaction of its own, as `write` would.
@@ -121,15 +165,25 @@ class Database:
 
     async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do `work` with the writer to itself. Raises `NoSpace` on a full disk."""
+        began = time.monotonic()
         async with self._lock:
             try:
                 result = await work()
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            except sqlite3.Error as error:
+                if (trouble := _trouble_of(error)) is not None:
+                    self._note_write(began, trouble)
+                if trouble == "full":
                     raise NoSpace from error
                 raise
+        self._note_write(began, None)
         self.on_commit()
         return result
+
+    def _note_write(self, began: float, trouble: Trouble | None) -> None:
+        self._trouble = trouble
+        self._written = time.monotonic()
+        if self._on_write is not None:
+            self._on_write(self._written - began, trouble)
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         await self._writer.execute("BEGIN IMMEDIATE")
@@ -141,6 +195,17 @@ class Database:
                 await self._writer.execute("ROLLBACK")
             raise
         return result
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _trouble_of(error: sqlite3.Error) -> Trouble | None:
+    if _code(error) == _FULL:
+        return "full"
+    return "unusable" if _code(error) in _UNUSABLE else None
 
 
 def _nothing() -> None:

@@ -153,4 +153,11 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ) WITHOUT ROWID;
     CREATE INDEX metrics_by_age ON metrics (step, at);
     """,
+    """
+    CREATE TABLE settings (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        body BLOB NOT NULL,
+        updated_at TEXT NOT NULL
+    );
+    """,
 )

@@ -27,7 +27,8 @@ from voidvm.hypervisor.monitor import (
 )
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import incidents, shutdown
-from voidvm.supervisor.console import Console
+from voidvm.supervisor.console import Console, Records
+from voidvm.supervisor.expectations import Expectations
 from voidvm.supervisor.history import History
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown, plain_stderr
@@ -56,21 +57,21 @@ class Attachment:
     unexpected and leaves an incident.
     """
 
-    def __init__(self, state: VmState, *, paths: VmPaths, history_bytes: int) -> None:
+    def __init__(self, state: VmState, *, paths: VmPaths, records: Records) -> None:
         self.expected_end: str | None = None
         self.pause_reason: str | None = None
         # What QEMU has still to close: see `hotplug.close_files`.
         self.closing: set[str] = set()
         self._state = state
         self._paths = paths
-        self._history_bytes = history_bytes
+        self._records = records
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
         self._is_ending = False
         self._awaits_space = False
         self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
-        self._expected: list[tuple[str, dict[str, object], asyncio.Future[None]]] = []
+        self._expected = Expectations()
         self._background: set[asyncio.Task[None]] = set()
 
     # Parts
@@ -89,7 +90,7 @@ class Attachment:
     def console(self) -> Console:
         """The serial console; its file is opened at the first use."""
         if self._console is None:
-            self._console = Console(self._paths.console_log, cap_bytes=self._history_bytes)
+            self._console = Console(self._paths.console_log, records=self._records)
         return self._console
 
     @property
@@ -143,7 +144,12 @@ class Attachment:
 
     async def _connect_monitor(self, *opening: str, timeout_s: float) -> None:
         """Connect; QEMU answers once it is ready. Raises `MonitorError`."""
-        monitor = Monitor(on_event=self._on_event, on_lost=self._on_monitor_lost, opening=opening)
+        monitor = Monitor(
+            on_event=self._on_event,
+            on_lost=self._on_monitor_lost,
+            on_command=self._records.telemetry.qmp_command,
+            opening=opening,
+        )
         await monitor.connect(self._paths.monitor_socket, timeout_s=timeout_s)
         self._monitor = monitor
 
@@ -175,9 +181,7 @@ class Attachment:
 
     def expect(self, event: str, **fields: object) -> asyncio.Future[None]:
         """Resolves when QEMU says this event with these fields; ask before what causes it."""
-        seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._expected.append((event, fields, seen))
-        return seen
+        return self._expected.add(event, fields)
 
     async def _ask(self, question: Awaitable[T]) -> T:
         try:
@@ -230,7 +234,7 @@ class Attachment:
         """The QEMU that the records speak of is no more."""
         self._state.set(status, reason)
         if status is VmStatus.CRASHED:
-            with History(self._paths.console_log, cap_bytes=self._history_bytes) as history:
+            with History(self._paths.console_log, cap_bytes=self._records.console_bytes) as history:
                 self._keep_incident(Exit(), [], history.tail(INCIDENT_CONSOLE_BYTES))
 
     async def release(self) -> None:
@@ -264,7 +268,7 @@ class Attachment:
 
     def _on_event(self, name: str, data: Mapping[str, object]) -> None:
         self._events.append({"event": name, "data": dict(data)})
-        self._fulfil(name, data)
+        self._expected.fulfil(name, data)
         status = self._state.status
         if name == "RESUME":
             self.pause_reason = None
@@ -276,13 +280,6 @@ class Attachment:
             self.pause_reason = NO_SPACE if data.get("nospace") else "io-error"
         elif name == "SHUTDOWN":
             self._finish_shutdown(of_shutdown(data))
-
-    def _fulfil(self, name: str, data: Mapping[str, object]) -> None:
-        waiting = [one for one in self._expected if not one[2].done()]
-        for event, fields, seen in waiting:
-            if event == name and fields.items() <= data.items():
-                seen.set_result(None)
-        self._expected = [one for one in waiting if not one[2].done()]
 
     def _mark_running(self) -> None:
         run = self._state.run
@@ -372,9 +369,8 @@ class Attachment:
         self._spawn(self.rest(), name="rest")
 
     def _keep_incident(self, outcome: Exit, command: list[str], console_end: bytes) -> None:
-        at = incidents.now()
         incident = Incident(
-            id=incidents.new_id(at),
+            id=incidents.new_id(at := incidents.now()),
             at=at,
             status=self._state.status,
             reason=self._state.reason or "",

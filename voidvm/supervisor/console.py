@@ -22,6 +22,7 @@ from voidvm.domain.states import VmStatus
 from voidvm.hypervisor.serial import SerialLine
 from voidvm.supervisor.history import Gap, History, Output
 from voidvm.supervisor.transcript import CHUNK_BYTES, QUIET_S, Transcript
+from voidvm.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,13 @@ class ViewersNotice(Struct, frozen=True):
     """Somebody came or went."""
 
     count: int
+
+
+class Records(Struct, frozen=True, kw_only=True):
+    """What is kept of a run beside its status: so much of its console, and figures."""
+
+    console_bytes: Callable[[], int]
+    telemetry: Telemetry
 
 
 Seen = Output | Gap | StatusNotice | ViewersNotice
@@ -112,9 +120,10 @@ class Viewer:
 class Console:
     """The console of one VM, from its making to its deletion, through any number of runs."""
 
-    def __init__(self, path: Path, *, cap_bytes: int) -> None:
-        self._history = History(path, cap_bytes=cap_bytes)
+    def __init__(self, path: Path, *, records: Records) -> None:
+        self._history = History(path, cap_bytes=records.console_bytes)
         self._transcript = Transcript(self._history)
+        self._traffic = records.telemetry.console
         self._loop = asyncio.get_running_loop()
         self._line: SerialLine | None = None
         self._viewers: set[Viewer] = set()
@@ -173,7 +182,10 @@ class Console:
         line = self._line
         if self._input or len(data) > INPUT_MAX_BYTES:
             return False
-        if line is not None and (taken := line.write(data)) < len(data):
+        if line is None:
+            return True
+        self._traffic.input_bytes += len(data)
+        if (taken := line.write(data)) < len(data):
             self._input.append(data[taken:])
             self._input_bytes += len(data) - taken
             line.when_writable(self._flush_input)
@@ -191,6 +203,7 @@ class Console:
                 await self._room.wait()
             if self._line is None:
                 return
+            self._traffic.input_bytes += len(part)
             self._input.append(part)
             self._input_bytes += len(part)
             self._flush_input()
@@ -245,6 +258,7 @@ class Console:
             line.pause()
             self._catch_up()
             return
+        self._traffic.output_bytes += len(data)
         if self._transcript.hear(data, self._loop.time()):
             self._wake()
         self._slow_down_in_flood(line)

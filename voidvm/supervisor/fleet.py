@@ -13,6 +13,7 @@ from voidvm.domain.vm import VmRecord
 from voidvm.errors import VmNotFound, VoidVMError
 from voidvm.hypervisor.launch import Launcher
 from voidvm.hypervisor.process import ProcessGone, boot_id, running_guests
+from voidvm.supervisor.console import Records
 from voidvm.supervisor.machine import Machine
 from voidvm.supervisor.paths import Layout
 from voidvm.supervisor.state import Journal, VmState
@@ -30,13 +31,13 @@ class Fleet:
         launcher: Launcher,
         journal: Journal,
         bus: Bus,
-        history_bytes: int,
+        records: Records,
     ) -> None:
         self._layout = layout
         self._launcher = launcher
         self._journal = journal
         self._bus = bus
-        self._history_bytes = history_bytes
+        self._records = records
         self._machines: dict[str, Machine] = {}
         bus.subscribe(self._on_news)
 
@@ -69,7 +70,7 @@ class Fleet:
             state,
             paths=self._layout.vm(record.id),
             launcher=self._launcher,
-            history_bytes=self._history_bytes,
+            records=self._records,
         )
         self._machines[record.id] = machine
         return machine
@@ -139,6 +140,10 @@ class Fleet:
         for machine in self._machines.values():
             counts[machine.status] += 1
         return dict(counts)
+
+    def statuses_by_vm(self) -> dict[str, VmStatus]:
+        """The status of each VM, by its id."""
+        return {vm_id: machine.status for vm_id, machine in self._machines.items()}
 
     def _on_news(self, news: News) -> None:
         if isinstance(news, VmStatusChanged) and (machine := self._machines.get(news.vm_id)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -38,9 +39,9 @@ class Output(Struct, frozen=True):
 
 
 class History:
-    """The file of one VM's console; made when it is not there."""
+    """The file of one VM's console, made when it is not there; `cap_bytes` gives its cap."""
 
-    def __init__(self, path: Path, *, cap_bytes: int) -> None:
+    def __init__(self, path: Path, *, cap_bytes: Callable[[], int]) -> None:
         self._path = path
         self._cap = cap_bytes
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -89,11 +90,12 @@ class History:
 
     def is_over_cap(self, end: int) -> bool:
         """Whether enough has gathered over the cap, up to `end`, to be worth a `trim`."""
-        return end - self._first > self._cap + max(self._cap // 8, _BLOCK)
+        cap = self._cap()
+        return end - self._first > cap + max(cap // 8, _BLOCK)
 
     def trim(self) -> None:
         """Give back what lies before the cap; may block, so call it in a thread."""
-        front = (self.end - self._cap) // _BLOCK * _BLOCK
+        front = (self.end - self._cap()) // _BLOCK * _BLOCK
         if front <= self._first:
             return
         result = _libc.fallocate(

@@ -30,7 +30,7 @@ from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
 from voidvm.hypervisor.usernet import established
 from voidvm.supervisor import hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
-from voidvm.supervisor.console import Console
+from voidvm.supervisor.console import Console, Records
 from voidvm.supervisor.meter import VmMeter
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.state import VmState
@@ -57,13 +57,13 @@ class Machine:
     """
 
     def __init__(
-        self, state: VmState, *, paths: VmPaths, launcher: Launcher, history_bytes: int
+        self, state: VmState, *, paths: VmPaths, launcher: Launcher, records: Records
     ) -> None:
         self.vm_id = state.vm_id
         self.state = state
         self.paths = paths
         self._launcher = launcher
-        self._hold = Attachment(state, paths=paths, history_bytes=history_bytes)
+        self._hold = Attachment(state, paths=paths, records=records)
         self.meter = VmMeter(state, self._hold, agent_socket=paths.agent_socket)
         self._job: str | None = None
         self._task: asyncio.Task[Any] | None = None

@@ -29,7 +29,7 @@ async def is_free(limit: RequestLimit, caller: str = "ada") -> bool:
 
 
 async def test_the_window_moves_with_each_request(now: list[float]) -> None:
-    limit = RequestLimit(3)
+    limit = RequestLimit(lambda: 3)
     for _ in range(3):
         assert await is_free(limit)
         now[0] += 10
@@ -44,7 +44,7 @@ async def test_the_window_moves_with_each_request(now: list[float]) -> None:
 
 
 async def test_waiting_as_long_as_it_says_is_enough(now: list[float]) -> None:
-    limit = RequestLimit(5)
+    limit = RequestLimit(lambda: 5)
     for _ in range(5):
         now[0] += 3.3
         await limit.take("user", "ada")
@@ -57,7 +57,7 @@ async def test_waiting_as_long_as_it_says_is_enough(now: list[float]) -> None:
 
 
 async def test_what_was_refused_does_not_count(now: list[float]) -> None:
-    limit = RequestLimit(2)
+    limit = RequestLimit(lambda: 2)
     for _ in range(50):
         await is_free(limit)
     now[0] += 61
@@ -65,14 +65,14 @@ async def test_what_was_refused_does_not_count(now: list[float]) -> None:
 
 
 async def test_kinds_and_callers_are_apart(now: list[float]) -> None:
-    limit = RequestLimit(1)
+    limit = RequestLimit(lambda: 1)
     for kind, caller in (("user", "x"), ("address", "x"), ("user", "y")):
         headers = await limit.take(kind, caller)
         assert headers["ratelimit-remaining"] == "0"
 
 
 async def test_only_the_first_refusal_of_a_minute_is_news(now: list[float]) -> None:
-    limit, news = RequestLimit(1), []
+    limit, news = RequestLimit(lambda: 1), []
     for _ in range(4):
         try:
             await limit.take("user", "x")
@@ -85,7 +85,7 @@ async def test_memory_is_bounded_and_forgets_who_asked_longest_ago(
     now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(windows, "KEPT_MAX", 10)
-    limit = RequestLimit(1)
+    limit = RequestLimit(lambda: 1)
     moments = limit._limiter.storage._moments  # type: ignore[attr-defined]  # our own storage
     for number in range(100):
         now[0] += 0.01
@@ -99,7 +99,7 @@ async def test_memory_is_bounded_and_forgets_who_asked_longest_ago(
 
 async def test_a_request_costs_the_same_whoever_else_there_is(now: list[float]) -> None:
     # The storage of the library itself walks over all callers, in a thread each.
-    limit = RequestLimit(100)
+    limit = RequestLimit(lambda: 100)
     for number in range(20_000):
         await limit.take("address", f"a{number}")
     begun = perf_counter()
@@ -109,12 +109,12 @@ async def test_a_request_costs_the_same_whoever_else_there_is(now: list[float]) 
 
 
 async def test_nought_is_no_limit() -> None:
-    limit = RequestLimit(0)
+    limit = RequestLimit(lambda: 0)
     assert [await limit.take("user", "x") for _ in range(500)] == [{}] * 500
 
 
 def test_places_are_given_back_whatever_happens() -> None:
-    places = SocketPlaces(1)
+    places = SocketPlaces(lambda: 1)
 
     def fail() -> None:
         with places.taken("ada") as has_place:
@@ -130,7 +130,7 @@ def test_places_are_given_back_whatever_happens() -> None:
 
 
 def test_no_limit_of_places() -> None:
-    places = SocketPlaces(0)
+    places = SocketPlaces(lambda: 0)
     with places.taken("x"), places.taken("x") as has_place:
         assert has_place
 

@@ -105,19 +105,19 @@ def test_free_has_five_vms() -> None:
 
 
 def test_unlimited_is_always_there_and_always_unlimited() -> None:
-    for plans in (Plans({}), Plans({"unlimited": Quota(max_vms=1)})):
+    for plans in (Plans(dict), Plans(lambda: {"unlimited": Quota(max_vms=1)})):
         assert plans.names == ["unlimited"]
         assert plans.quota("unlimited") == Quota()
 
 
 def test_a_plan_that_is_gone_gives_what_free_gives() -> None:
-    plans = Plans({"free": Quota(max_vms=5), "gold": Quota()})
+    plans = Plans(lambda: {"free": Quota(max_vms=5), "gold": Quota()})
     assert plans.quota("gold") == Quota()
     assert plans.quota("silver") == Quota(max_vms=5)
 
 
 def test_without_free_a_plan_that_is_gone_gives_nothing() -> None:
-    assert Plans({}).quota("silver") == Quota(max_vms=0)
+    assert Plans(dict).quota("silver") == Quota(max_vms=0)
 
 
 def test_plans_come_from_the_environment_too() -> None:

@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def guard(clock: Clock) -> LoginThrottle:
-    return LoginThrottle(FREE)
+    return LoginThrottle(lambda: FREE)
 
 
 def wait_of(guard: LoginThrottle, account: str = "ada", address: str = "1.1.1.1") -> int:
@@ -132,5 +132,5 @@ def test_memory_is_bounded(guard: LoginThrottle, clock: Clock) -> None:
 
 
 def test_nought_is_no_limit(clock: Clock) -> None:
-    guard = LoginThrottle(0)
+    guard = LoginThrottle(lambda: 0)
     assert [wait_of(guard) for _ in range(100)] == [0] * 100

@@ -98,7 +98,7 @@ async def test_a_redirect_leads_nowhere_it_should_not(
     ],
 )
 async def test_a_url_that_leads_inside_is_refused(url: str, target: Path) -> None:
-    await refused(url, target, UrlRefused, allow_private=False)
+    await refused(url, target, UrlRefused, allow_private=lambda: False)
 
 
 async def test_a_name_with_one_private_address_is_refused_whole(target: Path) -> None:
@@ -106,7 +106,7 @@ async def test_a_name_with_one_private_address_is_refused_whole(target: Path) ->
         return ["93.184.216.34", "10.0.0.1"]
 
     error = await refused(
-        "http://images.example/", target, UrlRefused, allow_private=False, resolve=resolve
+        "http://images.example/", target, UrlRefused, allow_private=lambda: False, resolve=resolve
     )
     assert "10.0.0.1 (private)" in error.details
     assert "allow_private_urls" in (error.hint or "")

@@ -52,7 +52,7 @@ def principal(owner: str, role: str = "user") -> Principal:
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
     database = await Database.open(tmp_path / "db")
-    users = UserStore(database, plans=Plans({"free": Quota()}))
+    users = UserStore(database, plans=Plans(lambda: {"free": Quota()}))
     for name in ("admin", "bob"):
         await users.insert(
             UserRecord(
@@ -68,7 +68,7 @@ async def store(tmp_path: Path) -> AsyncIterator[VmStore]:
                 updated_at=NOW,
             )
         )
-    yield VmStore(database, plans=Plans({"free": Quota()}))
+    yield VmStore(database, plans=Plans(lambda: {"free": Quota()}))
     await database.close()
 
 

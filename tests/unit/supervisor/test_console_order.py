@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.consoles import records
 from voidvm.supervisor import transcript
 from voidvm.supervisor.console import Console, Viewer
 from voidvm.supervisor.history import Gap, Output
@@ -44,7 +45,7 @@ def guest(tmp_path: Path) -> Guest:
 
 @pytest.fixture
 async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
-    made = Console(tmp_path / "console.log", cap_bytes=1 << 20)
+    made = Console(tmp_path / "console.log", records=records(1 << 20))
     made.attach(guest.line)
     yield made
     await made.close()

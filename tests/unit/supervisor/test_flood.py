@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.consoles import records
 from voidvm.supervisor import console as module
 from voidvm.supervisor.console import Console
 from voidvm.supervisor.transcript import CHUNK_BYTES
@@ -56,7 +57,7 @@ async def guest(tmp_path: Path) -> AsyncIterator[Guest]:
 
 @pytest.fixture
 async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
-    console = Console(tmp_path / "log", cap_bytes=1 << 24)
+    console = Console(tmp_path / "log", records=records(1 << 24))
     console.attach(guest.line)
     yield console
     await console.close()
@@ -145,7 +146,7 @@ async def test_typing_at_once_never_waits_and_never_overtakes(
 
 
 async def test_without_a_line_input_is_lost(tmp_path: Path) -> None:
-    console = Console(tmp_path / "log", cap_bytes=1 << 24)
+    console = Console(tmp_path / "log", records=records(1 << 24))
     await asyncio.wait_for(console.type(b"x" * 500_000), 1)
     await console.close()
 

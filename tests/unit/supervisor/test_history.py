@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def history(path: Path) -> Iterator[History]:
-    with History(path, cap_bytes=CAP) as history:
+    with History(path, cap_bytes=lambda: CAP) as history:
         yield history
 
 
@@ -83,7 +83,7 @@ def test_what_comes_during_a_trim_is_kept(history: History, path: Path) -> None:
 def test_a_trimmed_history_is_opened_as_it_was(history: History, path: Path) -> None:
     append(path, os.urandom(20 * BLOCK))
     history.trim()
-    with History(path, cap_bytes=CAP) as again:
+    with History(path, cap_bytes=lambda: CAP) as again:
         assert (again.first, again.end) == (history.first, history.end)
 
 
@@ -113,14 +113,14 @@ def test_a_bridge_never_shortens(history: History, path: Path) -> None:
 def test_a_history_of_nothing_but_a_hole_begins_at_its_end(path: Path) -> None:
     path.touch()
     os.truncate(path, 5 * BLOCK)
-    with History(path, cap_bytes=CAP) as history:
+    with History(path, cap_bytes=lambda: CAP) as history:
         assert history.first == history.end == 5 * BLOCK
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(OSError, match="symbolic"):
-        History(tmp_path / "link", cap_bytes=CAP)
+        History(tmp_path / "link", cap_bytes=lambda: CAP)
 
 
 def test_of_a_closed_history_nothing_is_read(history: History, path: Path) -> None:
