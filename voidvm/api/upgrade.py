@@ -63,6 +63,11 @@ class Upgrade:
         return bearer_of(self._request)
 
     @property
+    def is_handshake(self) -> bool:
+        """Whether the request asks for a WebSocket at all."""
+        return str(self._request.headers.get("upgrade", "")).lower() == "websocket"
+
+    @property
     def has_authorization(self) -> bool:
         """Whether there is such a header, whatever it holds."""
         return "authorization" in self._request.headers

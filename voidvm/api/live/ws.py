@@ -120,7 +120,7 @@ async def _caller(call: SocketCall[WsQuery]) -> Caller | None:
         principal, grant = found
         await upgrade.admit(principal)
         return Caller(principal=principal, vm_id=grant.vm_id, mode=grant.mode)
-    if upgrade.has_authorization or query.token is not None:
+    if upgrade.has_authorization or query.token is not None or not upgrade.is_handshake:
         raise errors.Unauthorized
     return None
 
