@@ -36,13 +36,14 @@ class Failed(Exception):
 class Service:
     """`voidvm serve` and everything it has made, from `start` to `close`."""
 
-    def __init__(self, *, accel: str) -> None:
+    def __init__(self, *, accel: str, **settings: str) -> None:
         # Short, because socket paths may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="vv-"))
         self.data = self.folder / "d"
         self.run = self.folder / "r"
         self._log = self.folder / "log"
         self._accel = accel
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._http: http.client.HTTPConnection | None = None
         self.host, self.port, self.token = "", 0, ""
@@ -67,6 +68,7 @@ class Service:
             "VOIDVM_ADMIN_PASSWORD": PASSWORD,
             # A checkout that is not the installed one.
             **({"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}),
+            **self._settings,
         }
 
     def add_guest(self, files: Path) -> None:
@@ -178,9 +180,12 @@ class Service:
 
 
 @contextmanager
-def service(*, accel: str, guest: Path | None = None) -> Iterator[Service]:
-    """A fresh service, with the guest `tiny` where its files are given."""
-    fresh = Service(accel=accel)
+def service(*, accel: str, guest: Path | None = None, **settings: str) -> Iterator[Service]:
+    """A fresh service, with the guest `tiny` where its files are given.
+
+    `settings`: more of its environment.
+    """
+    fresh = Service(accel=accel, **settings)
     try:
         if guest is not None:
             fresh.add_guest(guest)

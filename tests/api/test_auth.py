@@ -27,6 +27,7 @@ def shown(endpoint: Endpoint) -> str:
 
 def call_endpoint(api: Api, endpoint: Endpoint, **options: Json) -> Json:
     path = endpoint.path.replace("{vm}", "ghost").replace("{image}", "ghost")
+    path = f"/{path}" if endpoint.is_outside else path
     response = api.call(endpoint.method, path, **options)
     return response.status_code, response.json()["error"]["code"], response.headers
 
