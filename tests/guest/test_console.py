@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.contract import Api, Json
-from tests.support.guests import PROMPT, end_of, log_of, send, shell, wait_for
+from tests.support.guests import PROMPT, QUIET, end_of, log_of, send, shell, wait_for
 from tests.support.service import Service, eventually
 from tests.support.terminal import Stalled, Terminal
 
@@ -33,7 +33,7 @@ def vm(service: Service, api: Api, made: str) -> Json:
     wait_for(api, made, PROMPT, timeout_s=60)
     # Whatever the test before has left running.
     send(api, made, "\x03\n")
-    shell(api, made, "stty sane")
+    shell(api, made, f"stty sane; {QUIET}")
     return api.ok("GET", "/vms/talks")
 
 
