@@ -23,8 +23,9 @@ OPEN_S: Final = 600.0
 BALLOON_EVERY_S: Final = 60.0
 # The driver is asked every few seconds; a guest that has said nothing for so long is not asked.
 GUEST_FRESH_S: Final = 60.0
-# A guest without an agent, or whose agent was silent, is looked at again only then.
-AGENT_AGAIN_S: Final = 15.0
+# A guest without an agent or a balloon's driver, or where it was silent, is asked again only then:
+# each question costs the service half a millisecond.
+AGAIN_S: Final = 15.0
 AGENT_S: Final = 2.0
 
 
@@ -72,6 +73,7 @@ class VmMeter:
         self._asked: Monitor | None = None
         self._balloon_bytes: int | None = None
         self._balloon_at = 0.0
+        self._memory_again = 0.0
 
     @property
     def _line(self) -> Monitor | None:
@@ -136,13 +138,18 @@ class VmMeter:
             if monitor is not self._asked or at - self._balloon_at > BALLOON_EVERY_S:
                 self._balloon_bytes = await monitor.balloon_bytes(timeout_s=OPEN_S)
                 self._asked, self._balloon_at = monitor, at
-            guest = None
-            if self._balloon_bytes is not None:
-                since = time.time() - GUEST_FRESH_S
-                guest = await monitor.guest_memory(since=since, timeout_s=OPEN_S)
+            guest = await self._guest_memory(monitor)
         except MonitorError:
             return None
         return Devices(at=at, disks=disks, balloon_bytes=self._balloon_bytes, guest=guest)
+
+    async def _guest_memory(self, monitor: Monitor) -> GuestMemory | None:
+        if self._balloon_bytes is None or time.monotonic() < self._memory_again:
+            return None
+        since = time.time() - GUEST_FRESH_S
+        guest = await monitor.guest_memory(since=since, timeout_s=OPEN_S)
+        self._memory_again = 0.0 if guest is not None else time.monotonic() + AGAIN_S
+        return guest
 
     async def _hear(self, monitor: Monitor) -> None:
         run = self._state.run
@@ -162,7 +169,7 @@ class VmMeter:
     async def _finds_agent(self, monitor: Monitor) -> bool:
         """Whether somebody would answer, found out now and then without taking up the channel."""
         if not self._has_agent and time.monotonic() >= self._agent_again:
-            self._agent_again = time.monotonic() + AGENT_AGAIN_S
+            self._agent_again = time.monotonic() + AGAIN_S
             with suppress(MonitorError):
                 self._has_agent = await monitor.has_agent(timeout_s=OPEN_S)
         return self._has_agent
