@@ -17,6 +17,10 @@ from voidvm.domain.quota import UNLIMITED
 PREFIX = "VOIDVM_"
 # On a key that may change while the service runs: `PUT /config` takes it (voidvm/live.py).
 LIVE: Final = Meta(extra={"live": True})
+# Beyond these a number is a slip, and what is reckoned with it (dates, JSON) would break.
+YEARS_10_S: Final = 10 * 365 * 86_400
+COUNT_MAX: Final = 1_000_000_000
+BYTES_MAX: Final = 1 << 53
 
 Key = tuple[str, ...]
 """A key by its sections: ("limits", "body_bytes"), ("plans", "free", "max_vms")."""
@@ -76,33 +80,33 @@ class Auth(Section, frozen=True, kw_only=True):
     """Signing in."""
 
     admin_password: str = ""
-    access_ttl: Annotated[int, Meta(ge=60), LIVE] = 3600
-    refresh_ttl: Annotated[int, Meta(ge=60), LIVE] = 30 * 24 * 3600
+    access_ttl: Annotated[int, Meta(ge=60, le=YEARS_10_S), LIVE] = 3600
+    refresh_ttl: Annotated[int, Meta(ge=60, le=YEARS_10_S), LIVE] = 30 * 24 * 3600
 
 
 class Limits(Section, frozen=True, kw_only=True):
     """What one caller may use; 0 switches a limit off."""
 
-    requests_per_minute: Annotated[int, Meta(ge=0), LIVE] = 100
-    websockets_per_user: Annotated[int, Meta(ge=0), LIVE] = 10
-    login_attempts: Annotated[int, Meta(ge=0), LIVE] = 10
-    body_bytes: Annotated[int, Meta(ge=0)] = 1_048_576
-    upload_bytes: Annotated[int, Meta(ge=0), LIVE] = 64 * 1024**3
+    requests_per_minute: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 100
+    websockets_per_user: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 10
+    login_attempts: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 10
+    body_bytes: Annotated[int, Meta(ge=0, le=BYTES_MAX)] = 1_048_576
+    upload_bytes: Annotated[int, Meta(ge=0, le=BYTES_MAX), LIVE] = 64 * 1024**3
 
 
 class Plan(Section, frozen=True, kw_only=True):
     """The quota of the users of one plan; 0 = no limit."""
 
-    max_vms: Annotated[int, Meta(ge=0), LIVE] = 0
-    max_cpu: Annotated[int, Meta(ge=0), LIVE] = 0
-    max_memory: Annotated[int, Meta(ge=0), LIVE] = 0
-    max_disk: Annotated[int, Meta(ge=0), LIVE] = 0
+    max_vms: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 0
+    max_cpu: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 0
+    max_memory: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 0
+    max_disk: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 0
 
 
 class Console(Section, frozen=True, kw_only=True):
     """The serial console."""
 
-    history_bytes: Annotated[int, Meta(ge=65_536), LIVE] = 16 * 1024**2
+    history_bytes: Annotated[int, Meta(ge=65_536, le=BYTES_MAX), LIVE] = 16 * 1024**2
 
 
 class Images(Section, frozen=True, kw_only=True):

@@ -119,6 +119,23 @@ def test_every_wrong_field_is_named() -> None:
     ]
 
 
+def test_numbers_that_nothing_can_be_reckoned_with_are_refused() -> None:
+    body = {
+        "auth": {"accessTtl": 10**15, "refreshTtl": 300 * 365 * 86_400},
+        "limits": {"requestsPerMinute": 10**24, "uploadBytes": 10**24},
+        "plans": {"free": {"maxVms": 10**24}},
+        "console": {"historyBytes": 10**24},
+    }
+    assert sorted(problems(body)) == [
+        ("auth.accessTtl", f"must be int <= {10 * 365 * 86_400}"),
+        ("auth.refreshTtl", f"must be int <= {10 * 365 * 86_400}"),
+        ("console.historyBytes", f"must be int <= {2**53}"),
+        ("limits.requestsPerMinute", "must be int <= 1000000000"),
+        ("limits.uploadBytes", f"must be int <= {2**53}"),
+        ("plans.free.maxVms", "must be int <= 1000000000"),
+    ]
+
+
 def test_the_plan_without_limits_cannot_be_given_any() -> None:
     expected = [("plans.unlimited", "is built in and has no limits")]
     assert problems({"plans": {"unlimited": {"maxVms": 1}}}) == expected
