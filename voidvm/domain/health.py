@@ -15,6 +15,7 @@ class HealthCode(StrEnum):
 
     DATABASE_UNUSABLE = "database-unusable"
     DATABASE_FULL = "database-full"
+    DATABASE_STUCK = "database-stuck"
     DISK_NEARLY_FULL = "disk-nearly-full"
     EVENT_LOOP_SLOW = "event-loop-slow"
     SAMPLER_STALLED = "sampler-stalled"
@@ -34,6 +35,10 @@ _TEXTS: Final[dict[HealthCode, _Texts]] = {
     HealthCode.DATABASE_FULL: _Texts(
         "The database has no room on its disk: nothing can be changed.",
         "数据库所在磁盘已满 (无法进行任何更改)。",
+    ),
+    HealthCode.DATABASE_STUCK: _Texts(
+        "The database has not finished a write for a while: changes wait.",
+        "数据库长时间未完成写入 (更改正在等待)。",
     ),
     HealthCode.DISK_NEARLY_FULL: _Texts(
         "The disk of the data directory is nearly full.", "数据目录所在磁盘即将写满。"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from statistics import fmean
@@ -17,6 +18,7 @@ from voidvm.bus import News, Sampled
 from voidvm.config import Qemu
 from voidvm.domain.event import EventKind
 from voidvm.domain.health import HealthCode, reason
+from voidvm.errors import VoidVMError
 from voidvm.services.configuration import Tell
 from voidvm.services.space import SPARE_BYTES
 from voidvm.store.database import Database, Trouble
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 CHECK_EVERY_S = 2.0
 # While nothing else writes, or what was written failed, a write is tried out.
 TRY_EVERY_S: Final = 30.0
+# A transaction takes milliseconds; a disk that hangs gives no error.
+STUCK_AFTER_S: Final = 10.0
 # Before `Space` refuses new disks and images.
 LOW_BYTES: Final = 4 * SPARE_BYTES
 LOW_SHARE: Final = 0.01
@@ -68,12 +72,16 @@ class HealthWatch:
         self._lags: deque[float] = deque(maxlen=LAGS_KEPT)
         self._sampled_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Task[None] | None = None
 
     @property
     def codes(self) -> tuple[HealthCode, ...]:
         """What is wrong: with the database as of now, with all else as of the last look."""
-        trouble = self._database.trouble
-        return self._found if trouble is None else (_TROUBLES[trouble], *self._found)
+        if (trouble := self._database.trouble) is not None:
+            return (_TROUBLES[trouble], *self._found)
+        if self._database.stuck_s > STUCK_AFTER_S:
+            return (HealthCode.DATABASE_STUCK, *self._found)
+        return self._found
 
     # Life
 
@@ -89,9 +97,10 @@ class HealthWatch:
 
     async def close(self) -> None:
         """Look no more."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._writing] if self._writing else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_news(self, news: News) -> None:
         """What the bus says."""
@@ -103,14 +112,22 @@ class HealthWatch:
     async def _watch(self) -> None:
         while True:
             try:
-                if self._database.trouble is not None or self._database.idle_s > TRY_EVERY_S:
-                    await self._database.try_out()
                 self._found = tuple(self._look())
-                await self._tell_changes()
             except Exception:
                 # It must go on: whoever asks would be told of the past.
                 log.exception("cannot look at the health of the service")
+            if self._writing is None or self._writing.done():
+                self._writing = asyncio.create_task(self._write(), name="health-write")
             await asyncio.sleep(CHECK_EVERY_S)
+
+    async def _write(self) -> None:
+        """Beside the looking, which a disk that hangs must not keep from going on."""
+        try:
+            if self._database.trouble is not None or self._database.idle_s > TRY_EVERY_S:
+                await self._database.try_out()
+            await self._tell_changes()
+        except (VoidVMError, sqlite3.Error) as error:
+            log.warning("cannot write down the health of the service: %s", error)
 
     def _look(self) -> Iterator[HealthCode]:
         usage = shutil.disk_usage(self._layout.data)

@@ -36,6 +36,8 @@ _UNUSABLE = frozenset(
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_CANTOPEN,
+        # Somebody else holds the file for longer than `BUSY_TIMEOUT_S`.
+        sqlite3.SQLITE_BUSY,
     }
 )
 
@@ -75,6 +77,8 @@ class Database:
         self._on_write: WriteHandler | None = None
         self._trouble: Trouble | None = None
         self._written = time.monotonic()
+        # When the transaction began that has the writer now.
+        self._began: float | None = None
         # Called after each commit; must be quick.
         self.on_commit: Callable[[], None] = _nothing
 
@@ -107,6 +111,11 @@ class Database:
     def idle_s(self) -> float:
         """For how long nothing was written."""
         return time.monotonic() - self._written
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long the transaction under way has had the writer to itself; 0: there is none."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
 
     def watch(self, on_write: WriteHandler) -> None:
         """Tell of every transaction from now on."""
@@ -167,6 +176,7 @@ class Database:
         """Do `work` with the writer to itself. Raises `NoSpace` on a full disk."""
         began = time.monotonic()
         async with self._lock:
+            self._began = time.monotonic()
             try:
                 result = await work()
             except sqlite3.Error as error:
@@ -175,6 +185,8 @@ class Database:
                 if trouble == "full":
                     raise NoSpace from error
                 raise
+            finally:
+                self._began = None
         self._note_write(began, None)
         self.on_commit()
         return result

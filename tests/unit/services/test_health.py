@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ class World:
     """A watch over a service of its own, and what it has told."""
 
     def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
         self.told: list[tuple[str, list[str], Level]] = []
         self.interval_s = 5.0
         self.watch = HealthWatch(
@@ -48,6 +51,15 @@ class World:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(f"{self.watch.codes} after {self.told}, not {codes}")
+
+
+async def comes(look: Callable[[], bool]) -> None:
+    """Wait until it is so."""
+    for _ in range(1000):
+        if look():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come")
 
 
 @pytest.fixture
@@ -88,6 +100,24 @@ async def test_a_sampler_that_says_nothing_is_stalled(world: World) -> None:
     # One that measures rarely is given longer.
     world.interval_s = 60
     await world.until()
+
+
+async def test_a_database_that_somebody_else_holds_is_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "STUCK_AFTER_S", 0.2)
+    await world.database.execute("PRAGMA busy_timeout = 1000")
+    with closing(sqlite3.connect(tmp_path / "voidvm.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(health, "TRY_EVERY_S", 0.0)
+        # While a write waits for it the rest is looked at, too; then the write fails.
+        world.watch._sampled_at -= 31
+        seen = (HealthCode.DATABASE_STUCK, HealthCode.SAMPLER_STALLED)
+        await comes(lambda: world.watch.codes == seen)
+        await comes(lambda: world.database.trouble == "unusable")
+        world.watch._sampled_at += 31
+        other.execute("ROLLBACK")
+    await comes(lambda: not world.watch.codes)
 
 
 def test_every_reason_has_its_words_in_both_languages() -> None:
