@@ -23,7 +23,13 @@ from qemu.qmp.error import ProtocolError
 from qemu.qmp.qmp_client import NegotiationError
 
 from voidvm.hypervisor.argv import AGENT_ID, BALLOON_ID
-from voidvm.hypervisor.usage import DiskCounters, GuestMemory, disk_counters, guest_memory
+from voidvm.hypervisor.usage import (
+    DiskCounters,
+    GuestMemory,
+    disk_counters,
+    guest_memory,
+    plausible,
+)
 
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
@@ -239,7 +245,7 @@ class Monitor:
             answer = await self.execute("query-balloon", timeout_s=timeout_s)
         except CommandRefused:
             return None
-        return int(str(_field(answer, "actual")))
+        return plausible(int(str(_field(answer, "actual"))))
 
     async def has_agent(self, *, timeout_s: float) -> bool:
         """Whether a program in the guest holds the agent's channel open."""

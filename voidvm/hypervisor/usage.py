@@ -16,8 +16,9 @@ _ALL_VCPUS: Final = "ALL CPUs/TCG"
 _VCPU: Final = re.compile(r"CPU \d+/(KVM|TCG)")
 # proc(5): utime and stime are fields 14 and 15; here counted from the one behind the name.
 _USER, _SYSTEM = 11, 12
-# What QEMU answers for a value that the guest has not told.
-_UNTOLD: Final = 2**64 - 1
+# What guests and their QEMUs tell is bytes and counts. A number from here on is a lie, or "untold"
+# (2^64 - 1), and would break what is reckoned for all VMs together.
+PLAUSIBLE_BELOW: Final = 2**62
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -103,8 +104,18 @@ class ProcMeter:
         os.close(self._folder)
 
 
+def plausible(value: int) -> int:
+    """A number that somebody told. Raises `ValueError` for one that cannot be."""
+    if not 0 <= value < PLAUSIBLE_BELOW:
+        raise ValueError("such a number cannot be")
+    return value
+
+
 def disk_counters(answer: object) -> DiskCounters:
-    """The sum over the disks in an answer to `query-blockstats`; CDs and firmware are none."""
+    """The sum over the disks in an answer to `query-blockstats`; CDs and firmware are none.
+
+    Raises as looking into an answer of any shape does, and `ValueError`.
+    """
     sums = dict.fromkeys(("rd_bytes", "wr_bytes", "rd_operations", "wr_operations"), 0)
     for device in answer if isinstance(answer, list) else []:
         if str(device.get("node-name", "")).startswith("disk"):
@@ -112,10 +123,10 @@ def disk_counters(answer: object) -> DiskCounters:
             for key in sums:
                 sums[key] += int(stats[key])
     return DiskCounters(
-        read_bytes=sums["rd_bytes"],
-        write_bytes=sums["wr_bytes"],
-        reads=sums["rd_operations"],
-        writes=sums["wr_operations"],
+        read_bytes=plausible(sums["rd_bytes"]),
+        write_bytes=plausible(sums["wr_bytes"]),
+        reads=plausible(sums["rd_operations"]),
+        writes=plausible(sums["wr_operations"]),
     )
 
 
@@ -127,8 +138,8 @@ def guest_memory(answer: object, *, since: float) -> GuestMemory | None:
     if not isinstance(answer, dict) or float(answer.get("last-update", 0)) < since:
         return None
     stats = answer.get("stats", {})
-    total = int(stats.get("stat-total-memory", _UNTOLD))
-    available = int(stats.get("stat-available-memory", _UNTOLD))
-    if _UNTOLD in {total, available} or available > total:
+    total = int(stats.get("stat-total-memory", PLAUSIBLE_BELOW))
+    available = int(stats.get("stat-available-memory", PLAUSIBLE_BELOW))
+    if not 0 <= available <= total < PLAUSIBLE_BELOW:
         return None
     return GuestMemory(used_bytes=total - available, available_bytes=available)

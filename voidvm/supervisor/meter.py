@@ -27,6 +27,8 @@ GUEST_FRESH_S: Final = 60.0
 # each question costs the service half a millisecond.
 AGAIN_S: Final = 15.0
 AGENT_S: Final = 2.0
+# What comes of an answer that is none: of a QEMU that its guest has taken over.
+NONSENSE: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 class Devices(Struct, frozen=True, kw_only=True):
@@ -139,7 +141,7 @@ class VmMeter:
                 self._balloon_bytes = await monitor.balloon_bytes(timeout_s=OPEN_S)
                 self._asked, self._balloon_at = monitor, at
             guest = await self._guest_memory(monitor)
-        except MonitorError:
+        except (MonitorError, *NONSENSE):
             return None
         return Devices(at=at, disks=disks, balloon_bytes=self._balloon_bytes, guest=guest)
 

@@ -120,6 +120,22 @@ def test_connections_that_the_guest_took_are_known() -> None:
     assert established("", host_port=1) == frozenset()
 
 
+async def test_a_guest_that_floods_the_channel_takes_nobodys_time() -> None:
+    # As fast as lines come, reading them would let nobody else go on.
+    async with agent(lambda _: b"\n" * ANSWER_MAX_BYTES) as path:
+        with pytest.raises(AgentSilent, match="without being asked"):
+            await ask(path, "guest-ping", timeout_s=20)
+
+
+async def test_an_answer_that_is_too_deep_is_none() -> None:
+    def answer(message: dict[str, object]) -> bytes:
+        is_sync = message["execute"] == "guest-sync"
+        return (b"[" * 200_000 + b"\n" if is_sync else b"") + proper(message)
+
+    async with agent(answer) as path:
+        assert await ask(path, "guest-ping") == {"it": "works"}
+
+
 # The user that QEMU runs as
 
 

@@ -151,6 +151,12 @@ UNTOLD = 2**64 - 1
             },
             None,
         ),
+        # Whoever is root in the guest can tell anything.
+        (
+            {"stats": {"stat-total-memory": 2**64 - 2, "stat-available-memory": 0}}
+            | {"last-update": 50},
+            None,
+        ),
         ({"stats": {}, "last-update": 0}, None),
         ("nothing", None),
     ],
@@ -186,3 +192,20 @@ def test_traffic_is_that_of_the_vms_own_cards() -> None:
     assert traffic(answer, ["52:54:00:00:00:0c"]) is None
     assert traffic([{"name": "eth0", "hardware-address": ours}], [ours]) is None
     assert traffic(None, [ours]) is None
+
+
+@pytest.mark.parametrize("lie", [10**30, -1, 2**64, None, "7", 1.5, float("inf"), [], {}])
+def test_a_counter_that_cannot_be_is_none(lie: object) -> None:
+    mac = "52:54:00:00:00:0a"
+    answer = card("eth0", mac, 1)
+    statistics = answer["statistics"]
+    assert isinstance(statistics, dict)
+    statistics["rx-bytes"] = lie
+    assert traffic([answer], [mac]) is None
+
+
+@pytest.mark.parametrize("lie", [10**30, -1, 2**64])
+def test_disks_that_moved_more_than_can_be_are_refused(lie: int) -> None:
+    stats = {"rd_bytes": lie, "wr_bytes": 0, "rd_operations": 0, "wr_operations": 0}
+    with pytest.raises(ValueError, match="cannot be"):
+        disk_counters([{"node-name": "disk0", "stats": stats}])
