@@ -10,14 +10,15 @@ import logging
 import os
 import resource
 import signal
+import sqlite3
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import uvloop
 
-from voidvm import logs
+from voidvm import __version__, logs
 from voidvm.api.clients import networks, origins
 from voidvm.api.errands import Errands
 from voidvm.api.gate import Gate
@@ -27,12 +28,14 @@ from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Foundation, Parts, assemble, restore
 from voidvm.config import Settings, Sources
+from voidvm.domain.event import EventKind
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
 from voidvm.live import LiveSettings
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
+from voidvm.services.events import Events
 from voidvm.services.reserve import Reserve
 from voidvm.store.database import Database, StoreError
 from voidvm.supervisor.paths import Layout
@@ -43,6 +46,10 @@ log = logging.getLogger(__name__)
 POWER_OFF_S = 60.0
 # What requests with an idempotency key are given to end when the service stops.
 SETTLE_S = 5.0
+# What the database is given to take an event: a disk that hangs must not keep us.
+TELL_S = 2.0
+# Then listeners have a moment to be sent it.
+LISTEN_S = 0.05
 
 
 class StartRefused(Exception):
@@ -184,6 +191,27 @@ def check_server(settings: Settings) -> None:
             raise StartRefused(f"[server] {key}: {error}") from error
 
 
+@asynccontextmanager
+async def told(parts: Parts) -> AsyncIterator[None]:
+    """Those who listen hear that the service has started and, before they are sent away, stops."""
+    events = parts.services.events
+    await _tell(events, EventKind.SYSTEM_STARTED, {"version": __version__})
+    try:
+        yield
+    finally:
+        await _tell(events, EventKind.SYSTEM_STOPPING, {})
+        await asyncio.sleep(LISTEN_S)
+
+
+async def _tell(events: Events, kind: EventKind, data: Mapping[str, object]) -> None:
+    try:
+        async with asyncio.timeout(TELL_S):
+            await events.tell(kind, data)
+            await events.settled()
+    except (TimeoutError, sqlite3.Error) as error:
+        log.warning("cannot write down '%s': %r", kind, error)
+
+
 async def serve_until(
     settings: Settings, stop: asyncio.Event, sources: Sources | None = None
 ) -> None:
@@ -204,7 +232,8 @@ async def serve_until(
             gc.freeze()
             host, port = listener.getsockname()[:2]
             log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
-            await stop.wait()
+            async with told(parts):
+                await stop.wait()
         if parts.live.now.qemu.shutdown == "stop":
             log.info("stopping %d VMs", len(fleet.running()))
             await fleet.stop_all(timeout_s=POWER_OFF_S)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.support.contract import Api, Json
@@ -60,3 +62,21 @@ def test_a_vm_that_went_on_is_told_of_once(service: Service) -> None:
     assert statuses[-1] == "stopped"
     assert "running" not in statuses
     api.remove(vm)
+
+
+def test_the_service_tells_when_it_starts_and_stops(service: Service) -> None:
+    api = service.api()
+    place = api.ok("GET", "/events", params={"limit": 1})["lastId"]
+    address = f"{service.url}/api/v1/events/stream"
+    credential = {"authorization": f"Bearer {api.token}"}
+    assert service.process is not None
+    with httpx.stream("GET", address, headers=credential, timeout=30, trust_env=False) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("retry:")
+        service.process.send_signal(signal.SIGTERM)
+        assert "event: system.stopping" in list(lines)
+    service.process.wait(timeout=30)
+    service.start()
+    told = [one for one in since(service.api(), place) if one["event"].startswith("system.")]
+    assert [one["event"] for one in told] == ["system.stopping", "system.started"]
+    assert told[1]["message"].startswith("VoidVM ")

@@ -85,6 +85,10 @@ class Events:
             await self._teller
         self._wake()
 
+    async def settled(self) -> None:
+        """Wait until all that is on disk was told. Raises `ServiceStopping` as `told_after`."""
+        await self.told_after((await self._store.bounds()).newest - 1)
+
     # Use cases
 
     @property
