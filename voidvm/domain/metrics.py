@@ -61,8 +61,17 @@ class VmSample(Value, frozen=True, kw_only=True):
     at: datetime
     cpu: VmCpu
     memory: VmMemory
-    disk: IoRates | None
-    network: NetRates | None
+    disk: Annotated[
+        IoRates | None,
+        Meta(description="Null in the first round, and while QEMU does not answer."),
+    ]
+    network: Annotated[
+        NetRates | None,
+        Meta(
+            description="Null unless the guest runs the QEMU guest agent, which counts it: "
+            "user-mode networking does not."
+        ),
+    ]
 
 
 class VmCounters(Struct, frozen=True, kw_only=True):

@@ -37,10 +37,10 @@ _VM_COUNTERS: Final = {
     "write_bytes": "Bytes that the guest has written to its disks.",
     "reads": "Reads of the guest from its disks.",
     "writes": "Writes of the guest to its disks.",
-    "receive_bytes": "Bytes that the guest has received.",
-    "transmit_bytes": "Bytes that the guest has sent.",
-    "receive_packets": "Packets that the guest has received.",
-    "transmit_packets": "Packets that the guest has sent.",
+    "receive_bytes": "Bytes that the guest has received, as its agent says; absent without one.",
+    "transmit_bytes": "Bytes that the guest has sent, as its agent says.",
+    "receive_packets": "Packets that the guest has received, as its agent says.",
+    "transmit_packets": "Packets that the guest has sent, as its agent says.",
 }
 _GROUPS: Final = {"read": "disk", "write": "disk", "receive": "network", "transmit": "network"}
 _VM_GAUGES: Final = (
