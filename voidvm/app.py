@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -208,8 +207,8 @@ async def _tell(events: Events, kind: EventKind, data: Mapping[str, object]) -> 
         async with asyncio.timeout(TELL_S):
             await events.tell(kind, data)
             await events.settled()
-    except (TimeoutError, sqlite3.Error) as error:
-        log.warning("cannot write down '%s': %r", kind, error)
+    except TimeoutError:
+        log.warning("'%s' is not written down within %g s", kind, TELL_S)
 
 
 async def serve_until(

@@ -22,7 +22,7 @@ BROAD_HANDLERS = {
     "voidvm/bus.py": 1,
     "voidvm/operations/runner.py": 2,
     "voidvm/services/audit.py": 1,
-    "voidvm/services/events.py": 1,
+    "voidvm/services/events.py": 2,
     "voidvm/services/health.py": 1,
     "voidvm/services/metrics.py": 1,
     "voidvm/supervisor/metrics.py": 1,

@@ -103,11 +103,14 @@ class Events:
     async def tell(
         self, kind: EventKind, data: Mapping[str, object], level: Level = "info"
     ) -> None:
-        """Tell what no row speaks of; on disk when this returns, unless that is full."""
+        """Tell what no row speaks of; on disk when this returns, unless that takes nothing."""
         try:
             await self._store.append(kind, data, level=level)
         except NoSpace:
             log.warning("no space to write down '%s'", kind)
+        except Exception:
+            # What it tells of has happened all the same.
+            log.exception("cannot write down '%s'", kind)
 
     async def page(
         self,

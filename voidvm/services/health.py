@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator
 from statistics import fmean
@@ -18,7 +17,6 @@ from voidvm.bus import News, Sampled
 from voidvm.config import Qemu
 from voidvm.domain.event import EventKind
 from voidvm.domain.health import HealthCode, reason
-from voidvm.errors import VoidVMError
 from voidvm.services.configuration import Tell
 from voidvm.services.space import SPARE_BYTES
 from voidvm.store.database import Database, Trouble
@@ -122,12 +120,9 @@ class HealthWatch:
 
     async def _write(self) -> None:
         """Beside the looking, which a disk that hangs must not keep from going on."""
-        try:
-            if self._database.trouble is not None or self._database.idle_s > TRY_EVERY_S:
-                await self._database.try_out()
-            await self._tell_changes()
-        except (VoidVMError, sqlite3.Error) as error:
-            log.warning("cannot write down the health of the service: %s", error)
+        if self._database.trouble is not None or self._database.idle_s > TRY_EVERY_S:
+            await self._database.try_out()
+        await self._tell_changes()
 
     def _look(self) -> Iterator[HealthCode]:
         usage = shutil.disk_usage(self._layout.data)
