@@ -185,8 +185,9 @@ class Metrics:
         self, subject: str, begin: datetime, end: datetime
     ) -> tuple[int, dict[int, Mean]]:
         """The resolution that fits, and the means of its steps."""
-        since, until = begin.timestamp(), end.timestamp()
-        now = self._now().timestamp()
+        now, until = self._now().timestamp(), end.timestamp()
+        # Nothing is older: to reach back further would only make the steps longer.
+        since = max(begin.timestamp(), now - self._levels[-1].kept_s)
         step_s, resolution_s = choose(
             self._levels, age_s=now - since, span_s=min(until, now) - since
         )

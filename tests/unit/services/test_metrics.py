@@ -148,6 +148,10 @@ async def test_a_vm_has_the_time_that_was_asked_for(database: Database, measured
     assert [one.cpu.percent for one in found.samples] == [12, 13, 14]
     everything = await measured.metrics.of_vm(mock.Mock(), "a", since=None, until=None)
     assert len(everything.samples) == 10, "none of when it was off"
+    ever = await measured.metrics.of_vm(
+        mock.Mock(), "a", since=datetime(2001, 1, 1, tzinfo=UTC), until=None
+    )
+    assert ever.resolution == 1800, "no coarser than for the 30 days that are kept"
     round_ = sampled(measured.now, vm_sample(measured.now))
     measured.metrics._sampler.latest = round_
     newest = await measured.metrics.of_vm(mock.Mock(), "a", since=None, until=None)
