@@ -125,6 +125,7 @@ class Database:
         """Write the file's head as it is, to see whether that works; `trouble` says what came."""
         with suppress(NoSpace, sqlite3.Error):
             await self.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            self._note_success()
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """The rows of a query, as of the last transaction."""
@@ -177,25 +178,32 @@ class Database:
         began = time.monotonic()
         async with self._lock:
             self._began = time.monotonic()
+            changes = self._writer.total_changes
             try:
                 result = await work()
             except sqlite3.Error as error:
                 if (trouble := _trouble_of(error)) is not None:
-                    self._note_write(began, trouble)
+                    self._trouble = trouble
+                    self._tell_write(began, trouble)
                 if trouble == "full":
                     raise NoSpace from error
                 raise
             finally:
                 self._began = None
-        self._note_write(began, None)
+            # One that changed no row has not touched the disk, and proves nothing.
+            is_proof = self._writer.total_changes != changes
+        if is_proof:
+            self._note_success()
+        self._tell_write(began, None)
         self.on_commit()
         return result
 
-    def _note_write(self, began: float, trouble: Trouble | None) -> None:
-        self._trouble = trouble
-        self._written = time.monotonic()
+    def _note_success(self) -> None:
+        self._trouble, self._written = None, time.monotonic()
+
+    def _tell_write(self, began: float, trouble: Trouble | None) -> None:
         if self._on_write is not None:
-            self._on_write(self._written - began, trouble)
+            self._on_write(time.monotonic() - began, trouble)
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         await self._writer.execute("BEGIN IMMEDIATE")

@@ -168,6 +168,25 @@ async def test_the_file_is_nobody_elses_and_durable(database: Database, path: Pa
     assert rows[0][0] == 1
 
 
+async def test_only_a_transaction_that_wrote_shows_that_writing_works(database: Database) -> None:
+    for cure in (
+        lambda: database.execute("INSERT INTO notes VALUES ('a')"),
+        lambda: database.write(lambda t: note(t, "b")),
+        database.try_out,
+    ):
+        database._trouble = "unusable"
+        await database.execute("DELETE FROM notes WHERE text = 'nowhere'")
+        await database.write(notes_of)
+        assert database.trouble == "unusable"
+        await cure()
+        assert database.trouble is None
+
+
+async def notes_of(transaction: Transaction) -> int:
+    """A transaction that only looks."""
+    return len(await transaction.query("SELECT * FROM notes"))
+
+
 # Migrations
 
 
