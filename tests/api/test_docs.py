@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.support.contract import Api
 from voidvm import __version__, errors
-from voidvm.api.routing import ENDPOINTS, Access, Endpoint
+from voidvm.api.examples import EXAMPLES
+from voidvm.api.routing import ENDPOINTS, Access, Endpoint, Nothing
 from voidvm.domain.states import VmStatus
 
 
@@ -46,6 +50,46 @@ def test_the_document_has_nothing_that_is_not_served(anybody: Api) -> None:
         for method in operations
     }
     assert described == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_descriptions_are_text_and_tables_as_markdown_has_them(anybody: Api) -> None:
+    # Four blanks before a line would make a block of code of it.
+    for name, operation in operations(anybody.contract.document):
+        assert "\n    " not in operation.get("description", ""), name
+        assert "`" not in operation["summary"], name
+    ws = anybody.contract.document["paths"]["/ws"]["get"]["description"]
+    assert "\n\n| topic | push | of what |\n| --- | --- | --- |\n" in ws
+
+
+def test_every_parameter_says_what_it_is_or_which_values_it_takes(anybody: Api) -> None:
+    bare = [
+        f"{name}: {parameter['name']}"
+        for name, operation in operations(anybody.contract.document)
+        for parameter in operation.get("parameters", ())
+        if "description" not in parameter and "enum" not in json.dumps(parameter["schema"])
+    ]
+    assert bare == []
+
+
+def test_every_body_has_an_example_that_fits(anybody: Api) -> None:
+    for kind, example in EXAMPLES.items():
+        msgspec.convert(example, kind)
+    used = {endpoint.body for endpoint in ENDPOINTS} - {Nothing}
+    assert used == EXAMPLES.keys()
+    login = anybody.contract.document["paths"]["/api/v1/auth/login"]["post"]
+    assert login["requestBody"]["content"]["application/json"]["example"]["username"] == "admin"
+
+
+def test_tags_are_described(anybody: Api) -> None:
+    document = anybody.contract.document
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert described == {tag for _, operation in operations(document) for tag in operation["tags"]}
 
 
 def test_limits_of_fields_are_in_the_document(anybody: Api) -> None:

@@ -42,15 +42,20 @@ class ConsoleQuery(Value, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    token: Annotated[str | None, Meta(description="A JWT, for clients without headers.")] = None
+    token: Annotated[
+        str | None, Meta(description="A JWT or API token, for clients without headers.")
+    ] = None
     ticket: Annotated[str | None, Meta(description="A ticket, good once.")] = None
 
 
 class LogQuery(Value, frozen=True, kw_only=True):
     """Which piece of the history."""
 
-    since: Annotated[int, Meta(ge=0)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=16 * 1024**2)] = 65_536
+    since: (
+        Annotated[int, Meta(ge=0, description="Offset of the first byte; default: the newest.")]
+        | None
+    ) = None
+    limit: Annotated[int, Meta(ge=1, le=16 * 1024**2, description="Bytes at most.")] = 65_536
 
 
 class _Ping(Struct, tag="ping", tag_field="type"):
@@ -77,7 +82,38 @@ _control = msgspec.json.Decoder(_Ping | _Resync | _Break)
     errors=(errors.VmNotFound,),
 )
 async def attach_console(call: SocketCall[ConsoleQuery]) -> Answer:
-    """Attach to the serial console by WebSocket; everything is checked before the 101."""
+    """Attach to the serial console by WebSocket; everything is checked before the 101.
+
+    The credential is the `Authorization` header, `?token=`, `?ticket=`, or
+    `Sec-WebSocket-Protocol: voidvm.console.v1, ticket.<ticket>`. Pages of other origins need
+    `[server] allowed_origins`.
+
+    **Binary frames are the line's bytes**, both ways; a client needs nothing else. Text frames are
+    JSON, `{"type": …}` with these fields beside it:
+
+    | service says | when |
+    | --- | --- |
+    | `hello {vmId, offset, firstOffset, mode, viewers, status}` | first; `offset` is that of the \
+first byte that follows, `firstOffset` of the oldest that is kept |
+    | `gap {from, to}` | these bytes of the history are kept no more; it goes on at `to` |
+    | `status {status}` | the VM's status changed; the socket stays open while it is off |
+    | `viewers {count}` | somebody came or left |
+    | `pong {id}` | to `ping` |
+    | `error {code, message}` | what the client asked for cannot be done |
+
+    | client says | effect |
+    | --- | --- |
+    | `ping {id}` | `pong` |
+    | `resync {since}` | output goes on from that offset |
+    | `break` | a break on the line |
+
+    Who counts the bytes from `offset` on knows its place at each moment, and attaches again with
+    it as `since`: nothing is missing and nothing comes twice. Input of a `mode=read` socket is
+    ignored.
+
+    Close codes: 4408 the session was ended, 4410 the VM was deleted, 4429 too many connections or
+    too slow, 1009 a message above 1 MiB, 1001 the service stops.
+    """
     query, upgrade, consoles = call.query, call.upgrade, call.services.consoles
     principal, mode = await _authorize(call)
     record = await call.services.vms.find(principal, call.path["vm"])

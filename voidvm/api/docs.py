@@ -38,6 +38,7 @@ _START = """SwaggerUIBundle({
   url: "/docs/openapi.json",
   dom_id: "#ui",
   docExpansion: "list",
+  deepLinking: true,
   persistAuthorization: true,
 });
 """

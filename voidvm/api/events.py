@@ -35,7 +35,7 @@ class EventsQuery(Value, frozen=True, kw_only=True):
     """Which events."""
 
     after: After | None = None
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="So many at most.")] = 50
     vm: VmRef | None = None
     kind: EventKind | None = None
 

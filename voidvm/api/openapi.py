@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from voidvm import __version__, errors
+from voidvm.api.examples import EXAMPLES
 from voidvm.api.routing import Access, Endpoint, Nothing
 from voidvm.domain.permission import Permission
 from voidvm.errors import VoidVMError
 
 Json = dict[str, Any]
+
+_ABOUT = """
+Virtual machines on one Linux host.
+
+Sign in with `POST /api/v1/auth/login` and send `Authorization: Bearer <token>`; API tokens
+(`POST /api/v1/auth/tokens`) do as well. Answers are
+`{"success": true, "data": …, "message": …, "timestamp": …}`. Errors have `error` with a `code`
+that never changes, a `message` for people (English, or Chinese with `Accept-Language: zh`) and
+`retryable`. Sizes: `memory` in MiB, `disk` in GiB, others say `Bytes`; times are RFC 3339, UTC.
+"""
+# The order of the page; what is not named comes last.
+_TAGS = ("auth", "vms", "console", "ws", "disks", "images", "operations", "events", "metrics")
+_PATH_PARAMETERS = {
+    "vm": "Its id or name.",
+    "image": "Its id or name.",
+    "user": "Its id or name.",
+    "token": "Its id.",
+    "upload": "Its id.",
+    "operation": "Its id.",
+    "disk": "Its id, such as `disk0`.",
+    "file": "Its name.",
+}
 
 _REF = "#/components/schemas/{name}"
 
@@ -89,17 +113,25 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
         "info": {
             "title": "VoidVM",
             "version": __version__,
-            "description": "Virtual machines on one Linux host. Sizes: memory in MiB, disk in "
-            "GiB; times in RFC 3339, UTC. Names and ids both work where a path says {vm}.",
+            "description": _ABOUT.strip(),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
+        "tags": _tags(records),
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": {**components, "ErrorAnswer": _ERROR_SCHEMA},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _tags(records: list[Endpoint]) -> list[Json]:
+    """The nouns in the page's order, each with what its module says it is."""
+    modules = {record.tag: record.handler.__module__ for record in records}
+    order = [*_TAGS, *sorted(modules.keys() - set(_TAGS))]
+    about = {tag: (sys.modules[modules[tag]].__doc__ or "").partition("\n")[0] for tag in order}
+    return [{"name": tag, "description": about[tag]} for tag in order]
 
 
 def _schema_of(kind: type) -> Json:
@@ -125,7 +157,7 @@ def _operation(record: Endpoint, by_type: dict[Any, Json], components: Json) -> 
     operation: Json = {
         "operationId": record.name,
         "tags": [record.tag],
-        "summary": summary,
+        "summary": summary.replace("`", ""),  # plain text, unlike the description
         "responses": _responses(record, by_type),
     }
     if isinstance(record.access, Permission):
@@ -134,13 +166,7 @@ def _operation(record: Endpoint, by_type: dict[Any, Json], components: Json) -> 
         operation["description"] = rest.strip()
     if not is_public:
         operation["security"] = [{"token": []}]
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in record.parameters
-    ]
-    if record.query is not Nothing:
-        parameters += _query_parameters(components[record.query.__name__])
-    if parameters:
+    if parameters := list(_parameters(record, components)):
         operation["parameters"] = parameters
     if record.streams is not None:
         operation["requestBody"] = {
@@ -150,17 +176,54 @@ def _operation(record: Endpoint, by_type: dict[Any, Json], components: Json) -> 
     if record.body is not Nothing:
         operation["requestBody"] = {
             "required": bool(components[record.body.__name__].get("required")),
-            "content": {"application/json": {"schema": by_type[record.body]}},
+            "content": {
+                "application/json": {
+                    "schema": by_type[record.body],
+                    "example": EXAMPLES[record.body],
+                }
+            },
         }
     return operation
 
 
-def _query_parameters(schema: Json) -> list[Json]:
-    required = schema.get("required", [])
-    return [
-        {"name": name, "in": "query", "required": name in required, "schema": value}
-        for name, value in schema["properties"].items()
-    ]
+def _parameters(record: Endpoint, components: Json) -> Iterator[Json]:
+    text = {"type": "string"}
+    for name in record.parameters:
+        yield _parameter(name, "path", text, _PATH_PARAMETERS[name], is_required=True)
+    if record.query is not Nothing:
+        query = components[record.query.__name__]
+        for name, schema in query["properties"].items():
+            is_required = name in query.get("required", ())
+            about = _description(schema, components)
+            yield _parameter(name, "query", schema, about, is_required=is_required)
+    if record.method == "POST":
+        about = "With the same key and body, the first answer comes again, for a day."
+        yield _parameter("Idempotency-Key", "header", text, about)
+    if errors.PreconditionFailed in record.errors:
+        about = "The object's `ETag`: somebody else's change in between is answered 412."
+        yield _parameter("If-Match", "header", text, about)
+    if record.streams is not None:
+        about = "Where these bytes belong; GET the upload for it."
+        yield _parameter("Upload-Offset", "header", text, about, is_required=True)
+    if record.is_action:
+        about = "`respond-async`: answer 202 with an operation at once."
+        yield _parameter("Prefer", "header", text, about)
+
+
+def _parameter(
+    name: str, place: str, schema: Json, about: str, *, is_required: bool = False
+) -> Json:
+    found = {"name": name, "in": place, "required": is_required, "schema": schema}
+    return {**found, "description": about} if about else found
+
+
+def _description(schema: Json, components: Json) -> str:
+    """What a schema says about itself, or the one of its kinds that says something."""
+    if "$ref" in schema:
+        return _description(components[schema["$ref"].rpartition("/")[2]], components)
+    about = [schema.get("description", "")]
+    about += [_description(kind, components) for kind in schema.get("anyOf", ())]
+    return next(filter(None, about), "")
 
 
 def _responses(record: Endpoint, by_type: dict[Any, Json]) -> Json:

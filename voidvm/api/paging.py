@@ -14,8 +14,8 @@ PAGE_MAX = 200
 class PageQuery(Value, frozen=True, kw_only=True):
     """Which page, and how long."""
 
-    page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    page: Annotated[int, Meta(ge=1, le=1_000_000, description="The first is 1.")] = 1
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="So many a page.")] = 50
 
 
 class Page(Value, frozen=True, kw_only=True):

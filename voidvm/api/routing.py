@@ -6,6 +6,7 @@ that none can say something else than what is served.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -203,7 +204,7 @@ def endpoint(
                 path=path,
                 handler=handler,
                 access=access,
-                summary=(handler.__doc__ or "").strip(),
+                summary=inspect.cleandoc(handler.__doc__ or ""),
                 done=done,
                 body=body,
                 query=query,

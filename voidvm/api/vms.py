@@ -40,7 +40,7 @@ class VmQuery(PageQuery, frozen=True, kw_only=True):
     status: VmStatus | None = None
     owner: Annotated[str | None, Meta(description="A user's name or id.")] = None
     q: Annotated[str | None, Meta(description="Part of the name or the description.")] = None
-    tag: str | None = None
+    tag: Annotated[str | None, Meta(description="One that they have.")] = None
 
 
 class CreateQuery(Value, frozen=True, kw_only=True):
