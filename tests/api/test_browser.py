@@ -32,6 +32,18 @@ FOREIGN = [
 ]
 
 
+def described_headers(service: LocalService) -> set[str]:
+    """The headers that the description tells clients to send."""
+    paths = service.anybody().contract.document["paths"]
+    return {
+        parameter["name"].lower()
+        for methods in paths.values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["in"] == "header"
+    }
+
+
 @pytest.fixture(scope="module")
 def own() -> Iterator[LocalService]:
     """A service with pages of its own elsewhere."""
@@ -119,7 +131,8 @@ def cors_of(headers: Json) -> dict[str, str]:
 
 PREFLIGHT = {
     "access-control-request-method": "PATCH",
-    "access-control-request-headers": "authorization,content-type,if-match,idempotency-key",
+    "access-control-request-headers": "authorization,content-type,if-match,idempotency-key,"
+    "prefer,upload-offset,x-request-id,x-other",
 }
 
 
@@ -166,7 +179,7 @@ def test_a_configured_page_may_ask_first(own: LocalService, path: str, methods: 
     assert found["access-control-allow-origin"] == UI
     assert methods <= set(found["access-control-allow-methods"].split(","))
     allowed = set(found["access-control-allow-headers"].split(","))
-    assert allowed == {"authorization", "content-type", "if-match", "idempotency-key"}
+    assert allowed == {"authorization", "content-type", "x-request-id", *described_headers(own)}
 
 
 @pytest.mark.parametrize("origin", [one for one in FOREIGN if one.isascii()])

@@ -60,6 +60,12 @@ LONGEST_ANSWER_S = 3 * 3600
 _EXPOSED = [
     *("x-request-id", "location", "etag", "x-console-offset", "retry-after"),
     *("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "idempotency-replayed"),
+    *("upload-offset", "upload-length"),
+]
+# What a page of another origin may send.
+_ALLOWED = [
+    *("authorization", "content-type", "idempotency-key", "if-match", "prefer"),
+    *("upload-offset", "x-request-id"),
 ]
 # What a client may name its request; anything else is named by us.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -100,7 +106,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             "HTTP_AUTO_HEAD": False,
             "CORS": bool(origins),
             "CORS_ORIGINS": origins,
-            "CORS_ALLOW_HEADERS": ["authorization", "content-type", "idempotency-key", "if-match"],
+            "CORS_ALLOW_HEADERS": _ALLOWED,
             "CORS_EXPOSE_HEADERS": _EXPOSED,
         }
     )
