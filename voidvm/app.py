@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
-import ipaddress
 import logging
 import os
 import resource
@@ -27,6 +26,8 @@ from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Foundation, Parts, assemble, restore
 from voidvm.config import Settings, Sources
+from voidvm.domain.addresses import is_loopback
+from voidvm.domain.catalog import CatalogError
 from voidvm.domain.event import EventKind
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
@@ -74,23 +75,27 @@ async def running(settings: Settings, sources: Sources | None = None) -> AsyncIt
             raise StartRefused(str(error)) from error
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
-            parts = assemble(
-                Foundation(
-                    LiveSettings(settings, sources),
-                    layout=layout,
-                    database=database,
-                    key=key,
-                    launcher=Launcher(binary=settings.qemu.binary, identity=identity),
-                    identity=identity,
-                    accelerator=accelerator,
+            try:
+                parts = assemble(
+                    Foundation(
+                        LiveSettings(settings, sources),
+                        layout=layout,
+                        database=database,
+                        key=key,
+                        launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+                        identity=identity,
+                        accelerator=accelerator,
+                    )
                 )
-            )
+            except CatalogError as error:
+                raise StartRefused(f"[images] catalog: {error}") from error
             await parts.services.configuration.restore()
             parts.bus.subscribe(reserve.on_news)
             reserve.take()
             accelerator.find_out_early()
-            await parts.services.accounts.ensure_admin(settings.admin_password)
+            # First: a refused start must make no admin with the password that it is refused for.
             await _refuse_open_door(settings, parts.services.accounts)
+            await parts.services.accounts.ensure_admin(settings.admin_password)
             await parts.services.events.start()
             try:
                 await restore(parts)
@@ -144,22 +149,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 async def _refuse_open_door(settings: Settings, accounts: Accounts) -> None:
-    if not await accounts.admin_has_default_password():
+    if not await accounts.admin_has_default_password(settings.admin_password):
         return
-    if not _is_loopback(settings.server.host):
+    if not is_loopback(settings.server.host):
         raise StartRefused(
             f"'admin' has the default password, so VoidVM listens on loopback only, not on "
             f"{settings.server.host}: set VOIDVM_ADMIN_PASSWORD before the first start, or "
             "change the password"
         )
     log.warning("'admin' has the default password; fine on loopback, for trying things out")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def gate_of(settings: Settings, parts: Parts) -> Gate:

@@ -24,7 +24,7 @@ Stored = dict[str, Any]
 
 Source = Literal["default", "file", "environment", "stored"]
 
-# What `upload_bytes = 0` means: beyond every file system.
+# What `upload_bytes = 0` and `body_bytes = 0` mean: beyond every file system.
 NO_CAP_BYTES: Final = 1 << 62
 
 _PlanName = Annotated[str, Meta(min_length=1, max_length=63)]

@@ -221,8 +221,30 @@ def test_a_key_that_others_can_read_is_refused(own: LocalService) -> None:
 
 
 def test_the_default_password_stays_on_loopback(own: LocalService) -> None:
-    own.settings = replace(own.settings, server=replace(own.settings.server, host=EVERYWHERE))
+    loopback = own.settings.server
+    own.settings = replace(own.settings, server=replace(loopback, host=EVERYWHERE))
     assert "listens on loopback only" in refusal(own)
+    # That was no first start: the advice to set a password before it can still be followed.
+    own.settings = replace(
+        own.settings, auth=replace(own.settings.auth, admin_password="a better one")
+    )
+    own.start()
+    own.api(password="a better one").ok("GET", "/vms")
+
+
+def test_a_mistake_in_the_catalogue_is_named(own: LocalService) -> None:
+    images = replace(own.settings.images, catalog=[{"os": "x"}])
+    own.settings = replace(own.settings, images=images)
+    assert "[images] catalog: " in refusal(own)
+
+
+def test_a_limit_of_0_bytes_for_bodies_is_none() -> None:
+    own = LocalService(FakeHost(), VOIDVM_LIMITS__BODY_BYTES="0")
+    try:
+        own.start()
+        own.api().ok("PATCH", "/auth/me", {"language": "en"})
+    finally:
+        own.close()
 
 
 def test_another_password_may_listen_anywhere() -> None:

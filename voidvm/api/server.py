@@ -35,6 +35,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.live import ws
 from voidvm.api.routing import BASE, ENDPOINTS
 from voidvm.api.upgrade import socket_handler
+from voidvm.live import NO_CAP_BYTES
 from voidvm.telemetry import UNMATCHED, Telemetry
 
 NOUNS = (
@@ -94,7 +95,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
     config.update(
         {
             "ACCESS_LOG": False,
-            "REQUEST_MAX_SIZE": body_bytes,
+            "REQUEST_MAX_SIZE": body_bytes or NO_CAP_BYTES,
             "RESPONSE_TIMEOUT": LONGEST_ANSWER_S,
             "KEEP_ALIVE_TIMEOUT": 75,
             "FALLBACK_ERROR_FORMAT": "json",

@@ -1,4 +1,4 @@
-"""Which IP addresses the service may fetch from on behalf of its users.
+"""IP addresses: which are this host, and which the service may fetch from for its users.
 
 A user who may import by URL must not reach through the service what it cannot reach itself: the
 host's own services, its network, the metadata service of its cloud. Python's `is_global` does not
@@ -56,6 +56,14 @@ _CARRIERS = (
 
 # No image lies there, whatever the configuration allows.
 _NEVER = {"this network", "link-local", "multicast", "reserved", "a cloud's metadata service"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by address or name, is this one."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def problem(address: str, *, allow_private: bool) -> str | None:

@@ -78,14 +78,16 @@ class Accounts:
         )
         log.info("made the user '%s'", ADMIN)
 
-    async def admin_has_default_password(self) -> bool:
+    async def admin_has_default_password(self, first: str) -> bool:
         """Whether anybody could sign in as the first user, whatever it is called by now.
 
-        Nobody else can have that password: as a new one it is refused.
+        `first` is the password that it gets if there is none yet. Nobody else can have the default
+        one: as a new password it is refused.
         """
         users, _ = await self._users.page(role=None, status=None, page=1, limit=1)
-        known = users[0].password_hash if users else None
-        return await self._passwords.verify(known, DEFAULT_ADMIN_PASSWORD)
+        if not users:
+            return first == DEFAULT_ADMIN_PASSWORD
+        return await self._passwords.verify(users[0].password_hash, DEFAULT_ADMIN_PASSWORD)
 
     async def known_name(self, username: str) -> str | None:
         """The name of a user; None for nobody's: what somebody typed there may be a secret."""

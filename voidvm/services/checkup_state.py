@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import pwd
 import shutil
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from voidvm.config import DEFAULT_ADMIN_PASSWORD, Server, Settings
+from voidvm.domain.addresses import is_loopback
 from voidvm.domain.checkup import Finding, fail, ok, warn
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES
 from voidvm.security.passwords import Passwords
@@ -215,17 +215,10 @@ async def _admin(settings: Settings, inspection: Inspection | None) -> Finding:
         advice = "change it"
     if not is_default:
         return ok("admin password", "is not the default one")
-    if not _is_loopback(settings.server.host):
+    if not is_loopback(settings.server.host):
         advice += f", else the service refuses to listen on {settings.server.host}"
         return fail("admin password", detail, advice)
     return warn("admin password", detail, f"{advice}, unless this is for trying things out")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tiny(layout: Layout, inspection: Inspection | None) -> Finding:
