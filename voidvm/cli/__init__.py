@@ -30,12 +30,13 @@ from voidvm.cli import (
     transfer,
     vm,
 )
-from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of, say_error
+from voidvm.cli.failures import MEANINGS, CliError, Exit, exit_of_http, hint_of, say_error
 from voidvm.errors import ValidationFailed, VoidVMError
 
 app = typer.Typer(
     name="voidvm",
     help="Virtual machines on one Linux host: run the service, and talk to it.",
+    epilog="Exit status: " + "; ".join(f"{status:d} {MEANINGS[status]}" for status in Exit) + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -25,7 +25,10 @@ def show_config(as_json: AsJson = False, url: Url = None, token: Token = None) -
     if as_json:
         print_json(found)
         return
-    rows = [(key, _value(found["config"], key), source) for key, source in found["sources"].items()]
+    rows = [
+        (key, json.dumps(_value(found["config"], key)).strip('"'), source)
+        for key, source in found["sources"].items()
+    ]
     print_table(("KEY", "VALUE", "SOURCE"), rows)
 
 
@@ -36,7 +39,10 @@ def set_config(
     url: Url = None,
     token: Token = None,
 ) -> None:
-    """Change a setting, at once and across restarts."""
+    """Change a setting, at once and across restarts; `voidvm config show` names them all.
+
+    Others stand in the configuration file and are read when the service starts.
+    """
     connect(url, token).call("PUT", "/config", body=_body(key, _parsed(value)))
     note(f"'{key}' is {value} now.")
 

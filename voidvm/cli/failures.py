@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
+from typing import Final
 
 
 class Exit(IntEnum):
@@ -18,6 +19,17 @@ class Exit(IntEnum):
     UNREACHABLE = 6
     INTERRUPTED = 130
 
+
+MEANINGS: Final = {
+    Exit.OK: "done",
+    Exit.FAILED: "failed",
+    Exit.USAGE: "wrong arguments or input",
+    Exit.NOT_FOUND: "no such object",
+    Exit.CREDENTIALS: "not signed in, or not allowed",
+    Exit.BUSY: "not now: the object's state, a limit or another job forbids it",
+    Exit.UNREACHABLE: "no service answers",
+    Exit.INTERRUPTED: "Ctrl-C",
+}
 
 _OF_HTTP_STATUS = {
     400: Exit.USAGE,

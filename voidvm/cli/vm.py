@@ -98,7 +98,9 @@ def create_vm(
     accel: Annotated[AccelChoice | None, typer.Option(help="Default auto.")] = None,
     description: Annotated[str | None, typer.Option()] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    restart: Annotated[RestartPolicy | None, typer.Option(help="Default never.")] = None,
+    restart: Annotated[
+        RestartPolicy | None, typer.Option(help="Default never. Kept, but not acted upon yet.")
+    ] = None,
     start: Annotated[bool, typer.Option("--start", help="Start it, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
     as_json: AsJson = False,

@@ -14,6 +14,13 @@ from voidvm.cli.remote import Json, Remote, connect, vm_path
 from voidvm.cli.vm_view import show_result
 from voidvm.domain.vm import AccelChoice, Firmware, MachineType, RestartPolicy
 
+_NOT_YET = "Kept, but not acted upon yet."
+Restart = Annotated[RestartPolicy | None, typer.Option(help=f"When it ends by itself. {_NOT_YET}")]
+Boot = Annotated[
+    bool | None,
+    typer.Option("--autostart/--no-autostart", help=f"When the host boots. {_NOT_YET}"),
+]
+
 
 def set_vm(
     vm: VmName,
@@ -39,10 +46,8 @@ def set_vm(
     tag: Annotated[
         list[str] | None, typer.Option(help="In the place of all earlier ones; '' for none.")
     ] = None,
-    restart: Annotated[RestartPolicy | None, typer.Option(help="When it ends by itself.")] = None,
-    autostart: Annotated[
-        bool | None, typer.Option("--autostart/--no-autostart", help="When the host boots.")
-    ] = None,
+    restart: Restart = None,
+    autostart: Boot = None,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,

@@ -70,7 +70,7 @@ class Kernel(Value, frozen=True, kw_only=True):
 
 
 class Autostart(Value, frozen=True, kw_only=True):
-    """Whether and when the VM starts after the host has booted."""
+    """Whether and when the VM starts after the host has booted; kept, but not acted upon yet."""
 
     enabled: bool = False
     order: Annotated[int, Meta(ge=0, le=10_000)] = 0
@@ -101,7 +101,10 @@ class VmCreate(Value, frozen=True, kw_only=True):
     )
     cloud_init: CloudInit | None = None
     autostart: Autostart = Autostart()
-    restart_policy: RestartPolicy = "never"
+    restart_policy: Annotated[
+        RestartPolicy,
+        Meta(description="When it ends by itself; kept, but not acted upon yet."),
+    ] = "never"
     full_copy: Annotated[
         bool, Meta(description="Copy the image whole, instead of a thin overlay over it.")
     ] = False

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.service import VOIDVM
 from tests.unit.cli.conftest import Cli
+from voidvm.cli.failures import MEANINGS, Exit
 from voidvm.cli.output import duration, size
 
 HEAVY = ("sanic", "aiosqlite", "httpx", "websockets", "uvloop", "qemu", "argon2", "jwt", "asyncio")
@@ -25,6 +26,11 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     assert "console" in done.stdout
+
+
+def test_help_explains_every_exit_status(run: Cli) -> None:
+    text = " ".join(run("--help").out.split())
+    assert all(f"{status:d} {MEANINGS[status]}" in text for status in Exit)
 
 
 def _complete(environ: dict[str, str], words: str) -> list[str]:
