@@ -14,7 +14,7 @@ ERRORS = ROOT / "docs" / "errors.md"
 _HEAD = """\
 # Errors
 
-Made by `scripts/docs.py` from `voidvm/errors.py`; do not edit.
+Made by `scripts/docs.py` from `voidvm/errors/`; do not edit.
 
 `code` never changes and is what programs compare. `message` is the text below, in English or,
 with `Accept-Language: zh`, in Chinese; words in braces are filled in. `retryable` says whether
