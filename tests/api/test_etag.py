@@ -57,6 +57,12 @@ def insert_image(ada: Person, **fields: Json) -> str:
     return image.id
 
 
+def of_upload(ada: Person, _admin: Api) -> Places:
+    body = {"name": "sent" + secrets.token_hex(4), "sizeBytes": 100}
+    path = "/images/uploads/" + ada.api.ok("POST", "/images/uploads", body)["uploadId"]
+    return path, path
+
+
 def of_image(ada: Person, admin: Api) -> Places:
     path = "/images/" + insert_image(ada, kind="kernel", format="raw")
     return path, path
@@ -73,6 +79,7 @@ CHANGES: dict[str, tuple[Callable[[Person, Api], Places], Json]] = {
     "DELETE /vms/{vm}/iso": (lambda ada, admin: of_vm(ada, admin, "/iso"), None),
     "DELETE /vms/{vm}/disks/{disk}": (of_disk, None),
     "DELETE /images/{image}": (of_image, None),
+    "DELETE /images/uploads/{upload}": (of_upload, None),
     "PATCH /users/{user}": (of_user, {"email": "new@example.org"}),
     "PUT /users/{user}": (of_user, {"email": "new@example.org"}),
     "DELETE /users/{user}": (of_user, None),
@@ -80,13 +87,13 @@ CHANGES: dict[str, tuple[Callable[[Person, Api], Places], Json]] = {
 }
 # It has no address to be read at: its ETag comes with its creation.
 WITHOUT_GET = {"DELETE /auth/tokens/{token}"}
-# A CD is put in with the same check as it is ejected; an upload's condition is its offset, and an
-# operation's ETag never changes.
+# A CD is put in with the same check as it is ejected; an operation's ETag never changes; what is
+# appended to an upload is no JSON; of settings see test_config.
 ELSEWHERE = {
     "PUT /vms/{vm}/iso",
+    "PUT /config",
     "PATCH /images/{image}",
     "PATCH /images/uploads/{upload}",
-    "DELETE /images/uploads/{upload}",
     "DELETE /operations/{operation}",
 }
 
@@ -150,6 +157,23 @@ def test_an_api_tokens_etag_comes_with_its_creation(ada: Person) -> None:
     path = f"/auth/tokens/{response.json()['data']['id']}"
     assert conditional(ada.api, "DELETE", path, '"x"', None).status_code == 412
     assert conditional(ada.api, "DELETE", path, response.headers["etag"], None).status_code == 200
+
+
+def test_an_uploads_etag_changes_with_its_bytes(ada: Person, api: Api) -> None:
+    path, _ = of_upload(ada, api)
+    tag = ada.api.call("GET", path).headers["etag"]
+    headers = {"content-type": "application/offset+octet-stream", "upload-offset": "0"}
+
+    def append(tag: str) -> httpx.Response:
+        return ada.api.call("PATCH", path, content=b"x" * 50, headers={**headers, "if-match": tag})
+
+    assert append('"x"').status_code == 412
+    assert ada.api.ok("GET", path)["offset"] == 0
+    response = append(tag)
+    assert (response.status_code, ada.api.ok("GET", path)["offset"]) == (200, 50)
+    assert response.headers["etag"] == ada.api.call("GET", path).headers["etag"] != tag
+    assert conditional(ada.api, "DELETE", path, tag, None).status_code == 412
+    ada.api.ok("DELETE", path)
 
 
 def test_an_unknown_object_fails_before_its_version(ada: Person) -> None:

@@ -9,6 +9,7 @@ from sanic import Request
 from voidvm import errors
 from voidvm.api.paging import Page, PageQuery, page_of
 from voidvm.api.routing import Answer, Call, Nothing, accepted, endpoint
+from voidvm.domain.etag import etag
 from voidvm.domain.image import (
     CatalogItem,
     Image,
@@ -160,14 +161,23 @@ async def get_upload(call: Call[Nothing, Nothing]) -> Answer:
     access=Permission.IMAGE_WRITE,
     returns=Upload,
     done=("Bytes received.", "数据已接收。"),
-    errors=(errors.UploadNotFound, errors.UploadOffsetConflict, errors.NoSpace),
+    errors=(
+        errors.UploadNotFound,
+        errors.UploadOffsetConflict,
+        errors.NoSpace,
+        errors.PreconditionFailed,
+    ),
     streams=OFFSET_STREAM,
 )
 async def append_upload(call: Call[Nothing, Nothing]) -> Answer:
     """Send the next bytes, from `Upload-Offset` on, as `application/offset+octet-stream`."""
     offset = parse_offset(call.request.headers.get("upload-offset"))
     upload = await call.services.uploads.append(
-        call.principal, call.path["upload"], offset=offset, body=_pieces(call.request)
+        call.principal,
+        call.path["upload"],
+        offset=offset,
+        body=_pieces(call.request),
+        precondition=call.precondition,
     )
     return Answer(data=upload, headers=_offset_headers(upload))
 
@@ -177,11 +187,13 @@ async def append_upload(call: Call[Nothing, Nothing]) -> Answer:
     "/images/uploads/{upload}",
     access=Permission.IMAGE_WRITE,
     done=("Upload given up.", "上传已放弃。"),
-    errors=(errors.UploadNotFound,),
+    errors=(errors.UploadNotFound, errors.PreconditionFailed),
 )
 async def delete_upload(call: Call[Nothing, Nothing]) -> Answer:
     """Give an upload up; its bytes are gone."""
-    await call.services.uploads.delete(call.principal, call.path["upload"])
+    await call.services.uploads.delete(
+        call.principal, call.path["upload"], precondition=call.precondition
+    )
     return Answer(data=None)
 
 
@@ -189,6 +201,7 @@ def _offset_headers(upload: Upload) -> dict[str, str]:
     return {
         "upload-offset": str(upload.offset),
         "upload-length": str(upload.size_bytes),
+        "etag": etag(upload.upload_id, upload.offset),
         "tus-resumable": "1.0.0",
     }
 

@@ -10,9 +10,12 @@ from msgspec import Struct
 from voidvm.errors import PreconditionFailed
 
 
-def etag(object_id: str, changed_at: datetime) -> str:
-    """The version of an object, quoted as HTTP wants it (RFC 9110, 8.8.3)."""
-    text = f"{object_id} {changed_at.isoformat()}"
+def etag(object_id: str, version: datetime | int) -> str:
+    """The tag of an object's version, quoted as HTTP wants it (RFC 9110, 8.8.3).
+
+    The version is the moment of the last change, or, for what only grows, the size.
+    """
+    text = f"{object_id} {version.isoformat() if isinstance(version, datetime) else version}"
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:24]}"'
 
 
@@ -27,9 +30,9 @@ class Precondition(Struct, frozen=True):
         parts = [part.strip() for part in (header or "").split(",")]
         return cls(tuple(part for part in parts if part))
 
-    def check(self, object_id: str, changed_at: datetime) -> None:
+    def check(self, object_id: str, version: datetime | int) -> None:
         """Raise `PreconditionFailed` unless the object is one of those that were seen."""
-        current = etag(object_id, changed_at)
+        current = etag(object_id, version)
         if self.tags and "*" not in self.tags and current not in self.tags:
             raise PreconditionFailed(f"the object's ETag is {current} now")
 

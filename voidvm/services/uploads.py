@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from voidvm.domain.account import Principal
+from voidvm.domain.etag import ANY, Precondition
 from voidvm.domain.image import Upload, UploadCreate, UploadRecord
 from voidvm.errors import (
     FieldProblem,
@@ -87,16 +88,23 @@ class Uploads:
         return self._show(await self._own(principal, upload_id))
 
     async def append(
-        self, principal: Principal, upload_id: str, *, offset: int, body: AsyncIterator[bytes]
+        self,
+        principal: Principal,
+        upload_id: str,
+        *,
+        offset: int,
+        body: AsyncIterator[bytes],
+        precondition: Precondition = ANY,
     ) -> Upload:
         """Add bytes; durable when this returns, and kept as far as they came when it breaks off.
 
         With the last byte the import begins, as an operation. Raises `UploadNotFound`,
-        `UploadOffsetConflict`, `PayloadTooLarge`.
+        `UploadOffsetConflict`, `PayloadTooLarge`, `PreconditionFailed`.
         """
         record = await self._own(principal, upload_id)
         async with self._writers[record.id]:
             at = self._offset(await self._own(principal, upload_id))
+            precondition.check(record.id, at)
             if offset != at:
                 raise UploadOffsetConflict(str(at), offset=at)
             await self._append(record, at, body)
@@ -133,9 +141,15 @@ class Uploads:
             finally:
                 os.close(fd)
 
-    async def delete(self, principal: Principal, upload_id: str) -> None:
-        """Give an upload up; what goes on with its bytes is cancelled. Raises `UploadNotFound`."""
+    async def delete(
+        self, principal: Principal, upload_id: str, *, precondition: Precondition = ANY
+    ) -> None:
+        """Give an upload up; what goes on with its bytes is cancelled.
+
+        Raises `UploadNotFound`, `PreconditionFailed`.
+        """
         record = await self._own(principal, upload_id)
+        precondition.check(record.id, self._offset(record))
         if (operation_id := self._finished.get(record.id)) is not None:
             with suppress(OperationNotCancellable, OperationNotFound):
                 await self._operations.cancel(operation_id)
