@@ -37,3 +37,8 @@ def test_the_catalogue_says_what_is_here(api: Api) -> None:
     assert [name for name, entry in entries.items() if entry["present"]] == ["tiny"]
     assert entries["ubuntu20.04"]["minimumMemory"] >= 128
     assert "debian12" in entries
+
+
+def test_an_image_that_is_built_here_is_not_fetched(api: Api) -> None:
+    assert "tiny" in [image["name"] for image in api.ok("GET", "/images")["images"]]
+    api.refused("POST", "/images", "NAME_TAKEN", {"os": "tiny"})

@@ -13,7 +13,7 @@ import psutil
 from voidvm.domain.account import Principal
 from voidvm.domain.disk import DISKS_MAX
 from voidvm.domain.vm import BootDevice, Disk, Endpoint, Network, VmRecord
-from voidvm.errors import CommandFailed, NotEnoughMemory
+from voidvm.errors import CommandFailed, NotEnoughMemory, VmStateConflict
 from voidvm.hypervisor.aio import best_aio
 from voidvm.hypervisor.guest import (
     CdFile,
@@ -88,14 +88,17 @@ class Guests:
         """The guest of one start, and where its ports will be reached.
 
         Raises `PortInUse`, `NotEnoughMemory`, `ValidationFailed` for an image that has gone,
-        `CommandFailed` for an accelerator or firmware that this host lacks.
+        `CommandFailed` for an accelerator or firmware that this host lacks, `VmStateConflict` for
+        a VM whose creation failed.
         """
         hardware = record.hardware
         paths = self._layout.vm(record.id)
         if not paths.data.exists():
-            raise CommandFailed(
-                "its files were never made",
-                tool="VoidVM",
+            raise VmStateConflict(
+                f"{record.status}: its files were never made",
+                vm=record.name,
+                action="start",
+                state=record.status,
                 hint="Delete the VM and create it again; its statusReason says what went wrong.",
             )
         _check_memory(hardware.memory)

@@ -119,6 +119,8 @@ class Imports:
         if entry is None:
             raise unknown(os, self._catalog)
         if entry.url is None:
+            if await self._store.by_os(entry.id) is not None:
+                raise NameTaken(name=entry.id)
             raise must_be_built(entry)
         found = entry
 

@@ -113,7 +113,7 @@ def test_a_fetch_that_fails_leaves_a_vm_that_says_why(
     found = made(api, vm)
     assert found["status"] == "error"
     assert words in found["statusReason"]
-    error = api.refused("POST", f"/vms/{vm['id']}/start", "COMMAND_FAILED")
+    error = api.refused("POST", f"/vms/{vm['id']}/start", "VM_STATE_CONFLICT")
     assert "never made" in error["details"]
     assert os not in [image["name"] for image in api.ok("GET", "/images")["images"]]
     api.ok("DELETE", f"/vms/{vm['id']}")
