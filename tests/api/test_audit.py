@@ -135,6 +135,31 @@ def test_what_strangers_try_is_kept(anybody: Api, api: Api) -> None:
     assert (entry["target"], entry["code"], entry["level"]) == ("admin", "UNAUTHORIZED", "warning")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/vms/one/two/three", 404, "NOT_FOUND"),
+        ("DELETE", "/vms", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/vms", 413, "PAYLOAD_TOO_LARGE"),
+    ],
+)
+def test_what_reaches_no_endpoint_is_kept_unless_it_is_a_look(
+    ada: Person, api: Api, anybody: Api, method: str, path: str, status: int, code: str
+) -> None:
+    for caller, whose in ((ada.api, ada.username), (anybody, None)):
+        request_id = new_id()
+        content = b" " * 2_000_000 if status == 413 else None
+        response = caller.call(method, path, content=content, headers={"x-request-id": request_id})
+        assert response.status_code == status
+        (entry,) = entries_of(api, request_id)
+        assert (entry["action"], entry["target"]) == ("unmatched", None)
+        assert (entry["username"], entry["status"], entry["code"]) == (whose, status, code)
+        assert entry["address"] == "127.0.0.1"
+    request_id = new_id()
+    assert anybody.call("GET", "/nowhere", headers={"x-request-id": request_id}).is_error
+    assert entries_of(api, request_id) == []
+
+
 def test_a_fault_of_ours_is_an_error(
     local: LocalService, ada: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,30 @@ def test_before_a_sign_in_the_address_is_the_caller(stranger: Api, visitor: Pers
     assert stranger.as_user(visitor.api.token).call("GET", "/vms").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "body"),
+    [
+        ("GET", "/nowhere", 404, None),
+        ("POST", "//nowhere", 404, None),
+        ("PUT", "/vms", 405, None),
+        ("POST", "/vms", 413, b" " * (BODY_MAX + 1)),
+    ],
+)
+def test_what_reaches_no_endpoint_counts_too(
+    visitor: Person, stranger: Api, method: str, path: str, status: int, body: bytes | None
+) -> None:
+    for api in (visitor.api, stranger, stranger.as_user("nonsense")):
+        if api is not visitor.api:
+            forget_windows(visitor.local)
+        for number in range(A_MINUTE):
+            response = api.call(method, path, content=body)
+            assert response.status_code == status
+            assert limits_of(response)[:2] == (A_MINUTE, A_MINUTE - 1 - number)
+        response = api.call(method, path, content=body)
+        assert (response.status_code, "retry-after" in response.headers) == (429, True)
+        assert api.call("GET", "/vms").status_code == 429
+
+
 def test_health_is_for_probes_that_ask_often(stranger: Api) -> None:
     for _ in range(A_MINUTE * 2):
         response = stranger.call("GET", "//health")

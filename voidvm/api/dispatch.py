@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 from sanic import Request
 from sanic.exceptions import (
+    BadRequest,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -24,10 +25,18 @@ from sanic.exceptions import (
 from sanic.response import HTTPResponse
 
 from voidvm import errors
-from voidvm.api.clients import NOBODY, address_of, check_access, identify, network_of
+from voidvm.api.clients import (
+    NOBODY,
+    address_of,
+    bearer_of,
+    check_access,
+    identify,
+    network_of,
+)
 from voidvm.api.gate import Gate
 from voidvm.api.responses import error_code_of, failure, replay, stored, success
 from voidvm.api.routing import Access, Answer, Call, Endpoint, Nothing, RawAnswer, accepted
+from voidvm.api.staying import while_allowed
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, level_of
 from voidvm.domain.etag import Precondition
@@ -35,6 +44,7 @@ from voidvm.domain.idempotency import StoredAnswer
 from voidvm.domain.validation import decode
 from voidvm.errors import FieldProblem, VoidVMError
 from voidvm.operations.progress import ProgressSink
+from voidvm.telemetry import UNMATCHED
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +54,8 @@ DRAIN_S = 5.0
 # The caller hung up before the answer; what nginx calls it.
 HUNG_UP = 499
 TARGET_MAX = 255
+_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_UNROUTED = (NotFound, MethodNotAllowed, PayloadTooLarge, BadRequest)
 
 
 def _body(request: Request, endpoint: Endpoint) -> Any:
@@ -129,12 +141,22 @@ async def _answer(
     )
     key = request.headers.get("idempotency-key")
     if key is None or endpoint.method != "POST":
-        return success(request, endpoint, await _handle(request, endpoint, call))
-    return await _answer_once(request, endpoint, call, key)
+        return success(request, endpoint, await _handle(request, endpoint, gate, call))
+    return await _answer_once(request, endpoint, gate, call, key)
 
 
-async def _handle(request: Request, endpoint: Endpoint, call: Call[Any, Any]) -> Answer | RawAnswer:
+async def _handle(
+    request: Request, endpoint: Endpoint, gate: Gate, call: Call[Any, Any]
+) -> Answer | RawAnswer:
     """The handler's answer, or an operation in which it goes on (RFC 7240)."""
+    if endpoint.is_wait:
+        return await while_allowed(
+            endpoint.handler(call),
+            endpoint=endpoint,
+            principal=call.principal,
+            accounts=gate.services.accounts,
+            bus=gate.bus,
+        )
     wishes = {wish.strip().lower() for wish in request.headers.get("prefer", "").split(",")}
     if not endpoint.is_action or "respond-async" not in wishes:
         return await endpoint.handler(call)
@@ -156,13 +178,13 @@ async def _handle(request: Request, endpoint: Endpoint, call: Call[Any, Any]) ->
 
 
 async def _answer_once(
-    request: Request, endpoint: Endpoint, call: Call[Any, Any], key: str
+    request: Request, endpoint: Endpoint, gate: Gate, call: Call[Any, Any], key: str
 ) -> HTTPResponse:
     is_public = endpoint.access is Access.PUBLIC
 
     async def work() -> StoredAnswer:
         try:
-            return stored(success(request, endpoint, await _handle(request, endpoint, call)))
+            return stored(success(request, endpoint, await _handle(request, endpoint, gate, call)))
         except VoidVMError as error:
             is_final = error.status < 500 and not error.retryable and not is_public
             return stored(error_response(request, error), is_final=is_final)
@@ -205,6 +227,39 @@ async def admit(request: Request, endpoint: Endpoint, gate: Gate) -> Principal:
         kind, caller = ("user", principal.user_id) if is_user else ("address", network_of(address))
         request.ctx.limits = await gate.requests.take(kind, caller)
     return principal
+
+
+async def refuse_unrouted(request: Request, exception: Exception, gate: Gate) -> HTTPResponse:
+    """The answer to what reached no endpoint: no such address or method, a body too large.
+
+    It counts as a request of its caller's, and what is more than a look is noted. Not so the end
+    of a request that did reach one, which the server tells here as well.
+    """
+    is_refusal = isinstance(exception, _UNROUTED)
+    try:
+        if is_refusal:
+            await _count_unrouted(request, gate)
+    except VoidVMError as error:
+        exception = error
+    response = error_response(request, exception)
+    began = getattr(request.ctx, "started", None)
+    seconds = time.perf_counter() - began if began is not None else 0.0
+    gate.telemetry.request(UNMATCHED, request.method, response.status, seconds)
+    if is_refusal and request.method in _CHANGING and not request.ctx.is_old:
+        code = request.ctx.error_code
+        # Its address may hold anything, so it is not told.
+        note_action(request, gate, action=UNMATCHED, target=None, status=response.status, code=code)
+    return response
+
+
+async def _count_unrouted(request: Request, gate: Gate) -> None:
+    request.ctx.address = address = address_of(request, gate.proxies)
+    kind, caller = "address", network_of(address)
+    if (token := bearer_of(request)) is not None:
+        with suppress(VoidVMError):
+            request.ctx.principal = await gate.services.accounts.authenticate(token)
+            kind, caller = "user", request.ctx.principal.user_id
+    request.ctx.limits = await gate.requests.take(kind, caller)
 
 
 def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> None:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from voidvm import errors
 from voidvm.api.paging import Page, PageQuery, page_of
-from voidvm.api.routing import Access, Answer, Call, Nothing, endpoint
+from voidvm.api.routing import Access, Answer, Call, Nothing, Waits, endpoint
 from voidvm.domain.operation import Operation, OperationStatus
 from voidvm.domain.vm import Value
 
@@ -27,7 +27,7 @@ class OperationQuery(PageQuery, frozen=True, kw_only=True):
     vm: Annotated[str | None, Meta(description="Id or name of a VM.")] = None
 
 
-class OperationWait(Value, frozen=True, kw_only=True):
+class OperationWait(Waits, frozen=True, kw_only=True):
     """How long to wait for the end."""
 
     wait: Annotated[float, Meta(ge=0, le=3600, description="Seconds.")] = 0

@@ -48,6 +48,10 @@ class Nothing(Value, frozen=True, kw_only=True):
     """No body, no query."""
 
 
+class Waits(Value, frozen=True, kw_only=True):
+    """A query of an endpoint that waits for others, and no longer than its caller may ask it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[B, Q]):
     """One request, checked and decoded."""
@@ -133,6 +137,11 @@ class Endpoint:
     def holds_connection(self) -> bool:
         """Whether its handler takes the connection for as long as both sides want."""
         return self.is_socket or self.media_type == EVENT_STREAM
+
+    @property
+    def is_wait(self) -> bool:
+        """Whether its handler waits for what others do."""
+        return issubclass(self.query, Waits)
 
     @property
     def tag(self) -> str:

@@ -30,13 +30,12 @@ from voidvm.api import (
     users,
     vms,
 )
-from voidvm.api.dispatch import error_response, http_handler
+from voidvm.api.dispatch import http_handler, refuse_unrouted
 from voidvm.api.gate import Gate
 from voidvm.api.live import ws
 from voidvm.api.routing import BASE, ENDPOINTS
 from voidvm.api.upgrade import socket_handler
 from voidvm.live import NO_CAP_BYTES
-from voidvm.telemetry import UNMATCHED, Telemetry
 
 NOUNS = (
     audit,
@@ -75,17 +74,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class _Errors(ErrorHandler):  # type: ignore[misc]  # Sanic's class has no types
     """Sanic's hook for failures, which answers all of them in the envelope."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, gate: Gate) -> None:
         super().__init__()
-        self._telemetry = telemetry
+        self._gate = gate
 
-    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+    async def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Any failure that no other handler has taken: of addresses that are not there."""
-        response = error_response(request, exception)
-        began = getattr(request.ctx, "started", None)
-        seconds = time.perf_counter() - began if began is not None else 0.0
-        self._telemetry.request(UNMATCHED, request.method, response.status, seconds)
-        return response
+        return await refuse_unrouted(request, exception, self._gate)
 
 
 def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
@@ -111,9 +106,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             "CORS_EXPOSE_HEADERS": _EXPOSED,
         }
     )
-    app = Sanic(
-        "voidvm", config=config, error_handler=_Errors(gate.telemetry), configure_logging=False
-    )
+    app = Sanic("voidvm", config=config, error_handler=_Errors(gate), configure_logging=False)
     # Of sanic-ext only CORS; its own description of an API writes invalid schemas for structs.
     if origins:
         Extend(app, extensions=[HTTPExtension], built_in_extensions=False)

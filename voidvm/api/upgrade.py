@@ -18,6 +18,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.responses import language
 from voidvm.api.routing import EVENT_STREAM, Call, Endpoint, Nothing, Q
 from voidvm.api.sockets import MESSAGE_MAX_BYTES, TOO_MANY, Socket, SocketClosed
+from voidvm.api.staying import concerns
 from voidvm.api.streams import EventStream, StreamClosed
 from voidvm.bus import AccessChanged, News, SessionEnded
 from voidvm.domain.account import Principal
@@ -253,11 +254,7 @@ class _Watch:
         if principal is None:
             if isinstance(news, SessionEnded | AccessChanged):
                 self._missed.append(news)
-        elif (isinstance(news, SessionEnded) and news.session_id == principal.session_id) or (
-            isinstance(news, AccessChanged)
-            and news.user_id == principal.user_id
-            and news.but != principal.session_id
-        ):
+        elif concerns(news, principal):
             self._close()
 
     async def _until_expiry(self, credential_id: str, expires_at: datetime | None) -> None:

@@ -9,7 +9,7 @@ from msgspec import Meta
 from voidvm import errors
 from voidvm.api.clients import check_permission
 from voidvm.api.paging import Page, PageQuery, page_of
-from voidvm.api.routing import Answer, Call, Nothing, endpoint
+from voidvm.api.routing import Answer, Call, Nothing, Waits, endpoint
 from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.views import show
@@ -55,7 +55,7 @@ class DeleteQuery(Value, frozen=True, kw_only=True):
     force: Annotated[bool, Meta(description="Also when it runs: it is ended first.")] = False
 
 
-class WaitQuery(Value, frozen=True, kw_only=True, rename={"condition": "for"}):
+class WaitQuery(Waits, frozen=True, kw_only=True, rename={"condition": "for"}):
     """What to wait for, and for how long."""
 
     condition: Annotated[

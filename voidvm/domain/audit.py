@@ -26,7 +26,13 @@ class AuditEntry(Value, frozen=True, kw_only=True):
         ),
     ]
     address: str
-    action: Annotated[str, Meta(description="The operation's id in the OpenAPI document.")]
+    action: Annotated[
+        str,
+        Meta(
+            description="The operation's id in the OpenAPI document; 'unmatched': no such address "
+            "or method, or a body that was too large to be read."
+        ),
+    ]
     target: Annotated[str | None, Meta(description="The object, as the path or answer names it.")]
     status: Annotated[
         int,
