@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from tests.support.contract import Api
+from tests.support.local import LocalService
+from voidvm.errors import CommandFailed
 
 
 def test_images_are_listed_by_kind(api: Api) -> None:
@@ -42,3 +47,19 @@ def test_the_catalogue_says_what_is_here(api: Api) -> None:
 def test_an_image_that_is_built_here_is_not_fetched(api: Api) -> None:
     assert "tiny" in [image["name"] for image in api.ok("GET", "/images")["images"]]
     api.refused("POST", "/images", "NAME_TAKEN", {"os": "tiny"})
+
+
+def test_an_image_that_goes_while_a_vm_is_made_is_told(
+    local: LocalService, api: Api, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = local.services.images
+    found = local.run(images.by_id(api.ok("GET", "/images/tiny")["id"]))
+    base = msgspec.structs.replace(found, id="img-" + name, name=name, os=None, public=False)
+    local.run(images._store.insert(base))
+
+    async def make_files(*_: object) -> None:
+        await images._store.delete(base.id)
+        raise CommandFailed("no such file", tool="qemu-img")
+
+    monkeypatch.setattr(local.services.creation, "_make_files", make_files)
+    api.refused("POST", "/vms", "IMAGE_NOT_FOUND", {"name": name, "image": name})

@@ -220,6 +220,16 @@ def test_a_user_without_anything_is_deleted(api: Api, ada: Person) -> None:
     ada.api.refused("GET", "/vms", "SESSION_ENDED")
 
 
+def test_a_deleted_users_uploads_take_no_room(local: LocalService, api: Api, ada: Person) -> None:
+    body = {"name": "half", "sizeBytes": 100}
+    kept = api.ok("POST", "/images/uploads", body)["uploadId"]
+    lost = ada.api.ok("POST", "/images/uploads", body)["uploadId"]
+    api.ok("DELETE", f"/users/{ada.id}")
+    folder = local.folder / "d" / "uploads"
+    assert [(folder / one).exists() for one in (kept, lost)] == [True, False]
+    api.ok("DELETE", f"/images/uploads/{kept}")
+
+
 def test_who_owns_something_is_not_deleted(api: Api, ada: Person, name: str) -> None:
     vm = ada.api.create(name)
     error = api.refused("DELETE", f"/users/{ada.username}", "USER_OWNS_OBJECTS")

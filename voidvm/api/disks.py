@@ -38,7 +38,7 @@ async def list_disks(call: Call[Nothing, Nothing]) -> Answer:
     returns=Disk,
     status=201,
     done=("Disk attached.", "磁盘已挂载。"),
-    errors=(*_ERRORS, errors.QuotaExceeded, errors.NoSpace),
+    errors=(*_ERRORS, errors.ImageNotFound, errors.QuotaExceeded, errors.NoSpace),
 )
 async def attach_disk(call: Call[DiskCreate, Nothing]) -> Answer:
     """Make a disk and attach it, also while the VM runs."""

@@ -96,7 +96,12 @@ async def get_image(call: Call[Nothing, Nothing]) -> Answer:
     body=ImagePatch,
     returns=Image,
     done=("Image changed.", "镜像已修改。"),
-    errors=(errors.ImageNotFound, errors.NameTaken, errors.PreconditionFailed),
+    errors=(
+        errors.ImageNotFound,
+        errors.NameTaken,
+        errors.ImageInUse,
+        errors.PreconditionFailed,
+    ),
 )
 async def change_image(call: Call[ImagePatch, Nothing]) -> Answer:
     """Rename an image; admins also publish it."""

@@ -130,4 +130,5 @@ async def delete_user(call: Call[Nothing, UserDeleteQuery]) -> Answer:
         transfer_to=call.query.transfer_to,
         precondition=call.precondition,
     )
+    await call.services.uploads.sweep()
     return Answer(data=None)

@@ -100,6 +100,7 @@ async def list_vms(call: Call[Nothing, VmQuery]) -> Answer:
         *_JOB,
         errors.UnknownOs,
         errors.ImageNotReady,
+        errors.ImageNotFound,
         errors.NameTaken,
         errors.QuotaExceeded,
         errors.VmStartFailed,

@@ -22,7 +22,7 @@ from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.vm import Disk, Hardware, VmCreate, VmRecord
-from voidvm.errors import FieldProblem, InternalError, VoidVMError
+from voidvm.errors import CommandFailed, FieldProblem, InternalError, VoidVMError
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.seed import write_seed
 from voidvm.operations.progress import ProgressSink
@@ -191,8 +191,11 @@ class Creation:
             self._space.check()
             await self._make_files(record, image, None)
             await self._store.insert(record)
-        except BaseException:
+        except BaseException as error:
             await self._remove_files(record)
+            if image is not None and isinstance(error, CommandFailed):
+                # Deleted a moment ago, of which qemu-img knows nothing?
+                await self._images.by_id(image.id)
             raise
         self._fleet.add(record)
         return record

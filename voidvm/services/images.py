@@ -108,8 +108,8 @@ class Images:
     ) -> Image:
         """Change an image of the caller's own.
 
-        Raises `ImageNotFound`, `NameTaken`, `Forbidden` when somebody else than an admin makes an
-        image public.
+        Raises `ImageNotFound`, `NameTaken`, `ImageInUse` for a new name where VMs use the old one,
+        `Forbidden` when somebody else than an admin makes an image public.
         """
         image = await self._own(principal, ref)
         if patch.public is not UNSET and not principal.sees_all:

@@ -61,6 +61,8 @@ class Uploads:
         self._cap = cap_bytes
         self._writers: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._finished: dict[str, str] = {}
+        # Those that have a file, and a row in a moment.
+        self._beginning: set[str] = set()
 
     async def create(self, principal: Principal, wanted: UploadCreate) -> Upload:
         """Begin an upload. Raises `PayloadTooLarge`, `NoSpace`, `NameTaken`, `Forbidden`."""
@@ -79,8 +81,12 @@ class Uploads:
             created_at=datetime.now(UTC),
         )
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(self._file(record.id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        await self._store.insert(record)
+        self._beginning.add(record.id)
+        try:
+            os.close(os.open(self._file(record.id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            await self._store.insert(record)
+        finally:
+            self._beginning.discard(record.id)
         return self._show(record)
 
     async def get(self, principal: Principal, upload_id: str) -> Upload:
@@ -157,18 +163,24 @@ class Uploads:
 
     async def restore(self) -> None:
         """Go on with what is complete, and forget what nobody has gone on with for a week."""
-        known = set()
         for record in await self._store.all():
             file = self._file(record.id)
             if not file.exists() or time.time() - file.stat().st_mtime > KEPT.total_seconds():
                 await self._forget(record)
                 continue
-            known.add(file.name)
             if file.stat().st_size == record.size_bytes:
                 self._finished[record.id] = await self._finish(record)
-        for file in self._folder.iterdir() if self._folder.exists() else ():
+        await self.sweep()
+
+    async def sweep(self) -> None:
+        """Remove the bytes of uploads that are no more, as those of a user who was deleted."""
+        if not self._folder.exists():
+            return
+        files = [file for file in self._folder.iterdir() if file.name not in self._beginning]
+        known = {record.id for record in await self._store.all()}
+        for file in files:
             if file.name not in known:
-                file.unlink()
+                file.unlink(missing_ok=True)
 
     async def _finish(self, record: UploadRecord) -> str:
         target = Target(

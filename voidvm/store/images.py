@@ -103,14 +103,19 @@ class ImageStore:
     async def change(self, image_id: str, update: Callable[[Image], Image]) -> Image:
         """Read, change and write an image in one transaction.
 
-        Raises `ImageNotFound`, `NameTaken` and whatever `update` raises.
+        Raises `ImageNotFound`, `NameTaken`, `ImageInUse` for a new name where VMs use the old one,
+        and whatever `update` raises.
         """
 
         async def work(transaction: Transaction) -> Image:
             rows = await transaction.query("SELECT body FROM images WHERE id = ?", (image_id,))
             if not rows:
                 raise ImageNotFound(image=image_id)
-            image = update(_image(rows[0]))
+            stored = _image(rows[0])
+            image = update(stored)
+            if image.name != stored.name:
+                # Its disks know it by its id; what names it would miss it, or find another.
+                await _check_unused(transaction, stored, as_id="")
             try:
                 await transaction.execute(
                     "UPDATE images SET name = ?, public = ?, body = ? WHERE id = ?",
@@ -126,11 +131,7 @@ class ImageStore:
         """Forget an image. Raises `ImageInUse` with the VMs that are made from it."""
 
         async def work(transaction: Transaction) -> None:
-            owner = None if image.public else image.owner
-            rows = await transaction.query(_USERS, (image.id, image.name, owner))
-            if rows:
-                names = ", ".join(sorted(row["name"] for row in rows))
-                raise ImageInUse(names, image=image.name)
+            await _check_unused(transaction, image, as_id=image.id)
             await transaction.execute("DELETE FROM images WHERE id = ?", (image.id,))
 
         await self._database.write(work)
@@ -173,6 +174,13 @@ class ImageStore:
             await transaction.execute("DELETE FROM images WHERE id = ?", (image_id,))
 
         await self._database.write(work)
+
+
+async def _check_unused(transaction: Transaction, image: Image, *, as_id: str) -> None:
+    """Raise `ImageInUse` with the VMs that have this id or the image's name in their body."""
+    owner = None if image.public else image.owner
+    if rows := await transaction.query(_USERS, (as_id, image.name, owner)):
+        raise ImageInUse(", ".join(sorted(row["name"] for row in rows)), image=image.name)
 
 
 def _image(row: Row) -> Image:

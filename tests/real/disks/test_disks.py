@@ -125,6 +125,20 @@ def test_an_image_in_use_as_disk_or_cd_is_kept_and_its_users_named(api: Api, vm:
     assert api.ok("GET", f"/vms/{vm['id']}")["iso"] is None
 
 
+def test_an_image_that_a_vm_names_keeps_its_name(api: Api, vm: Json) -> None:
+    attach(api, vm, image="base")
+    api.ok("PUT", f"/vms/{vm['id']}/iso", {"image": "cd"})
+    error = api.refused("PATCH", "/images/cd", "IMAGE_IN_USE", {"name": "dvd"})
+    assert error["details"] == "disky"
+    api.ok("PATCH", "/images/cd", {"name": "cd"})
+    api.ok("PATCH", "/images/base", {"name": "ground"})
+    api.refused("DELETE", "/images/ground", "IMAGE_IN_USE")
+    api.ok("PATCH", "/images/ground", {"name": "base"})
+    api.ok("DELETE", f"/vms/{vm['id']}/iso")
+    api.ok("PATCH", "/images/cd", {"name": "dvd"})
+    api.ok("PATCH", "/images/dvd", {"name": "cd"})
+
+
 def test_a_namesake_of_somebody_else_does_not_count_as_a_use(
     service: Service, api: Api, vm: Json
 ) -> None:
