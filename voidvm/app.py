@@ -31,7 +31,7 @@ from voidvm.domain.catalog import CatalogError
 from voidvm.domain.event import EventKind
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
-from voidvm.live import LiveSettings
+from voidvm.live_settings import LiveSettings
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts

@@ -11,7 +11,7 @@ from voidvm.domain.rollup import levels
 from voidvm.hypervisor.identity import Identity
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.launch import Launcher
-from voidvm.live import LiveSettings
+from voidvm.live_settings import LiveSettings
 from voidvm.operations.runner import Operations
 from voidvm.security.passwords import Passwords
 from voidvm.security.throttle import LoginThrottle

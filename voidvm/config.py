@@ -15,7 +15,7 @@ from msgspec import Meta
 from voidvm.domain.quota import UNLIMITED
 
 PREFIX = "VOIDVM_"
-# On a key that may change while the service runs: `PUT /config` takes it (voidvm/live.py).
+# On a key that may change while the service runs: `PUT /config` takes it (voidvm/live_settings.py).
 LIVE: Final = Meta(extra={"live": True})
 # Beyond these a number is a slip, and what is reckoned with it (dates, JSON) would break.
 YEARS_10_S: Final = 10 * 365 * 86_400

@@ -192,7 +192,7 @@ def test_the_demo_ends_at_a_console_and_leaves_vm_and_service_running() -> None:
 def test_scripts_test_is_what_ran_this() -> None:
     # It cannot run inside itself. That it works is seen from outside: CI calls it and nothing
     # else, which test_repository.py checks, and its end is pytest's own.
-    last = (ROOT / "scripts" / "test").read_text().splitlines()[-1]
+    last = (ROOT / "scripts" / "test").read_text().replace("\\\n", "").splitlines()[-1]
     assert last.startswith('exec "$VENV/bin/python" -m pytest')
 
 

@@ -12,7 +12,7 @@ from voidvm.domain.disk import DiskCreate, DiskExpand, IsoChange
 from voidvm.domain.image import ImageCreate, ImagePatch, UploadCreate
 from voidvm.domain.token import ApiTokenCreate
 from voidvm.domain.vm import RestartRequest, StopRequest, VmCreate, VmPatch
-from voidvm.live import ConfigPatch
+from voidvm.live_settings import ConfigPatch
 
 EXAMPLES: Final[dict[type[Struct], dict[str, Any]]] = {
     LoginRequest: {"username": "admin", "password": "admin123"},

@@ -35,7 +35,7 @@ from voidvm.api.gate import Gate
 from voidvm.api.live import ws
 from voidvm.api.routing import BASE, ENDPOINTS
 from voidvm.api.upgrade import socket_handler
-from voidvm.live import NO_CAP_BYTES
+from voidvm.live_settings import NO_CAP_BYTES
 
 NOUNS = (
     audit,

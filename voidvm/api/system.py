@@ -10,7 +10,7 @@ from voidvm.api.routing import Access, Answer, Call, Nothing, RawAnswer, endpoin
 from voidvm.domain.health import Health
 from voidvm.domain.permission import Permission
 from voidvm.domain.system import SystemInfo
-from voidvm.live import Config, ConfigPatch, check, touched
+from voidvm.live_settings import Config, ConfigPatch, check, touched
 
 
 @endpoint(

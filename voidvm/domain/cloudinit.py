@@ -125,7 +125,7 @@ class CloudInit(
         Document | None,
         Meta(
             description="cloud-init's own form, beginning with `#cloud-config`, `#!` or another "
-            "of its headers.",
+            "of its headers. May hold secrets, so no answer shows it.",
             examples=["#cloud-config\ntimezone: Asia/Shanghai\n"],
         ),
     ] = None
@@ -178,8 +178,8 @@ def _network_problems(network: str | dict[str, object] | None) -> Iterator[tuple
 
 
 def shown(cloud_init: CloudInit) -> CloudInit:
-    """The value as clients may see it: without any password."""
-    return structs.replace(cloud_init, password=None, password_hash=None)
+    """The value as clients may see it: without passwords, and without text that may hold some."""
+    return structs.replace(cloud_init, password=None, password_hash=None, user_data=None)
 
 
 def _is_whole(key: str) -> bool:

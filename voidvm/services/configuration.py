@@ -15,7 +15,7 @@ from voidvm.domain.etag import Precondition, etag
 from voidvm.domain.event import EventKind
 from voidvm.domain.validation import decode
 from voidvm.errors import FieldProblem, SettingFixed, ValidationFailed
-from voidvm.live import (
+from voidvm.live_settings import (
     ConfigPatch,
     LiveSettings,
     Stored,

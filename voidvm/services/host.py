@@ -32,7 +32,7 @@ from voidvm.domain.system import (
 from voidvm.errors import DatabaseUnusable
 from voidvm.hypervisor.probe import AccelVerdict
 from voidvm.hypervisor.version import ToolUnusable, installed_version
-from voidvm.live import LiveSettings
+from voidvm.live_settings import LiveSettings
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.events import Events
 from voidvm.services.health import HealthWatch

@@ -147,6 +147,12 @@ def test_a_password_and_a_hash_exclude_each_other() -> None:
     assert problem.field == "cloudInit.passwordHash"
 
 
-def test_no_password_is_shown() -> None:
-    value = CloudInit(user="alice", password_hash=HASH, password="x", ssh_keys=[key()])
+def test_nothing_that_may_hold_a_secret_is_shown() -> None:
+    value = CloudInit(
+        user="alice",
+        password_hash=HASH,
+        password="x",
+        ssh_keys=[key()],
+        user_data="#cloud-config\npassword: geheim\n",
+    )
     assert shown(value) == CloudInit(user="alice", ssh_keys=[key()])

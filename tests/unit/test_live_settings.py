@@ -12,7 +12,15 @@ import pytest
 from voidvm.config import read
 from voidvm.domain.validation import decode
 from voidvm.errors import ValidationFailed
-from voidvm.live import NO_CAP_BYTES, ConfigPatch, LiveSettings, check, merged, shown, touched
+from voidvm.live_settings import (
+    NO_CAP_BYTES,
+    ConfigPatch,
+    LiveSettings,
+    check,
+    merged,
+    shown,
+    touched,
+)
 
 Json = Any
 
