@@ -216,10 +216,16 @@ def test_resync_goes_to_another_place(client: ConsoleClient, history: bytes) -> 
     assert client.until(b"end") == b"end"
 
 
-def test_what_is_no_more_is_a_gap(
-    api: Api, name: str, local: LocalService, host: FakeHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local.fleet, "_history_bytes", 65_536)
+@pytest.fixture
+def _short_histories(api: Api) -> Iterator[None]:
+    """Of a console as little is kept as can be set."""
+    api.ok("PUT", "/config", {"console": {"historyBytes": 65_536}})
+    yield
+    api.ok("PUT", "/config", {"console": {"historyBytes": None}})
+
+
+@pytest.mark.usefixtures("_short_histories")
+def test_what_is_no_more_is_a_gap(api: Api, name: str, local: LocalService, host: FakeHost) -> None:
     vm = api.create(name)["id"]
     api.start(vm)
     qemu = host.alive()[vm]

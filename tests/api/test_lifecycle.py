@@ -88,7 +88,7 @@ def test_a_qemu_that_hangs_on_cont_is_ended(
     api: Api, host: FakeHost, vm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeQemu, "_do_cont", FakeQemu.hang)
-    monkeypatch.setattr("voidvm.supervisor.machine.RESUME_S", 0.2)
+    monkeypatch.setattr("voidvm.supervisor.machine.GREETING_S", 1.0)
     api.refused("POST", f"/vms/{vm}/start", "VM_START_FAILED")
     assert status(api, vm) == ("error", "did not start")
     assert vm not in host.alive()

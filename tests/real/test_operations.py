@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -295,10 +294,12 @@ def test_a_service_stops_at_once_whatever_is_under_way(
 
 
 def test_old_operations_are_forgotten_after_a_week(
-    service: Service, api: Api, tmp_path: Path
+    service: Service, api: Api, web: WebServer
 ) -> None:
     import sqlite3  # noqa: PLC0415 - the one test that looks under the service
 
+    for number in range(3):
+        failed(api, import_url(api, web.url("/nothing"), f"old-{number}"), "DOWNLOAD_REFUSED")
     kept = api.ok("GET", "/operations", params={"limit": 200})["pagination"]["total"]
     assert kept > 2
     service.stop()
