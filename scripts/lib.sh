@@ -80,7 +80,8 @@ install_for_running() {
 install_for_checking() {
     install_packages '
         shellcheck  shellcheck
-        binutils    as'
+        binutils    as
+        fdisk       sfdisk'
 }
 
 # What the recipe of the Debian guest needs, and the test that boots it.
@@ -89,7 +90,6 @@ install_for_slow_tests() {
         mmdebstrap      mmdebstrap
         grub-common     grub-mkimage
         e2fsprogs       mke2fs
-        fdisk           sfdisk
         openssh-client  ssh'
 }
 

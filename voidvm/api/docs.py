@@ -80,12 +80,13 @@ async def get_docs(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001 -
 async def get_docs_asset(call: Call[Nothing, Nothing]) -> RawAnswer:
     """A file of the page."""
     name = call.path["file"]
-    headers = {"cache-control": "max-age=86400"}
     if name == "start.js":
-        return RawAnswer(body=_START.encode(), content_type="text/javascript", headers=headers)
+        # Ours, and small: after an upgrade the page must not be begun by the old one.
+        return RawAnswer(body=_START.encode(), content_type="text/javascript")
     if name not in _SERVED:
         raise NotFound(what="such file")
     content_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    headers = {"cache-control": "max-age=86400"}
     return RawAnswer(body=_asset(name), content_type=content_type, headers=headers)
 
 
