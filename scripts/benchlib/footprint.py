@@ -87,7 +87,8 @@ def wait_until_guests_idle(ours: Service) -> None:
     while time.monotonic() < deadline:
         used = sum(_cpu(guest) for guest in guests)
         time.sleep(2)
-        if sum(_cpu(guest) for guest in guests) - used < 0.02 * len(guests):
+        # Firmware that has given up still counts its clock: some hundredths of a core.
+        if sum(_cpu(guest) for guest in guests) - used < 0.06 * len(guests):
             return
     raise Failed("the guests do not come to rest")
 

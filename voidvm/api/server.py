@@ -10,8 +10,6 @@ from sanic import Request, Sanic
 from sanic.config import Config
 from sanic.handlers import ErrorHandler
 from sanic.response import HTTPResponse
-from sanic_ext import Extend
-from sanic_ext.extensions.http.extension import HTTPExtension
 
 # Importing a noun registers its endpoints.
 from voidvm.api import (
@@ -109,6 +107,9 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
     app = Sanic("voidvm", config=config, error_handler=_Errors(gate), configure_logging=False)
     # Of sanic-ext only CORS; its own description of an API writes invalid schemas for structs.
     if origins:
+        from sanic_ext import Extend  # noqa: PLC0415 - seven megabytes that few have a use for
+        from sanic_ext.extensions.http.extension import HTTPExtension  # noqa: PLC0415 - as above
+
         Extend(app, extensions=[HTTPExtension], built_in_extensions=False)
     for endpoint in ENDPOINTS:
         handler = (socket_handler if endpoint.holds_connection else http_handler)(endpoint, gate)
