@@ -174,6 +174,9 @@ def test_so_many_actions_may_be_under_way(
     numbers = [client.tell("vm-control", vmId=vm, action="stop", timeout=3600) for vm in vms]
     error = client.answer(numbers[8])
     assert error["data"]["code"] == "RATE_LIMITED"
+    # Begun, not only asked for: else they find their VMs stopped.
+    first = vms[:8]
+    eventually(lambda: {api.ok("GET", f"/vms/{vm}")["status"] for vm in first} == {"stopping"})
     for vm in vms:
         api.stop(vm)
     for number in numbers[:8]:
