@@ -113,8 +113,14 @@ class Service:
         if body is not None:
             headers["content-type"] = "application/json"
         content = None if body is None else json.dumps(body)
-        self._http.request(method, f"/api/v1{path}", body=content, headers=headers)
-        response = self._http.getresponse()
+        try:
+            self._http.request(method, f"/api/v1{path}", body=content, headers=headers)
+            response = self._http.getresponse()
+        except (BrokenPipeError, http.client.RemoteDisconnected):
+            # The service hangs up on who is silent for long.
+            self._http.close()
+            self._http.request(method, f"/api/v1{path}", body=content, headers=headers)
+            response = self._http.getresponse()
         answer = response.read()
         if response.status >= 400:
             raise Failed(f"{method} {path}: {response.status} {answer.decode(errors='replace')}")
