@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import httpx
-import pytest
 
 from tests.support.contract import Api, Json
 from tests.support.service import Service
 
 ROUNDS = 4
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    service = Service()
-    try:
-        service.start()
-        yield service
-    finally:
-        service.close()
 
 
 def since(api: Api, after: str) -> list[Json]:

@@ -26,7 +26,7 @@ from voidvm.domain.metrics import (
 from voidvm.domain.states import VmStatus
 from voidvm.errors import VmNotRunning
 from voidvm.hypervisor.process import ProcessGone
-from voidvm.hypervisor.usage import DiskCounters, Usage
+from voidvm.hypervisor.usage import DiskCounters, NetCounters, Usage
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.host_usage import HostReading, host_sample, read_host
 from voidvm.supervisor.meter import Devices, Reading, Traffic
@@ -187,46 +187,43 @@ def _memory(now: Reading) -> VmMemory:
 
 def _disk_rates(before: Devices | None, now: Devices | None) -> IoRates | None:
     """None without two answers, and when a disk was taken out: its counts went with it."""
-    if before is None or now is None or now.at <= before.at:
+    if before is None or now is None:
         return None
-    old, new, span = before.disks, now.disks, now.at - before.at
-    moved = (
-        new.read_bytes - old.read_bytes,
-        new.write_bytes - old.write_bytes,
-        new.reads - old.reads,
-        new.writes - old.writes,
-    )
-    if min(moved) < 0:
+    rates = _per_second(before.disks, now.disks, now.at - before.at)
+    if rates is None:
         return None
-    read, write, reads, writes = (round(one / span, 2) for one in moved)
     return IoRates(
-        read_bytes_per_second=read,
-        write_bytes_per_second=write,
-        reads_per_second=reads,
-        writes_per_second=writes,
+        read_bytes_per_second=rates["read_bytes"],
+        write_bytes_per_second=rates["write_bytes"],
+        reads_per_second=rates["reads"],
+        writes_per_second=rates["writes"],
     )
 
 
 def _net_rates(before: Traffic | None, now: Traffic | None) -> NetRates | None:
     """None without two answers, and when the guest began to count anew."""
-    if before is None or now is None or now.at <= before.at:
+    if before is None or now is None:
         return None
-    old, new, span = before.cards, now.cards, now.at - before.at
-    moved = (
-        new.receive_bytes - old.receive_bytes,
-        new.transmit_bytes - old.transmit_bytes,
-        new.receive_packets - old.receive_packets,
-        new.transmit_packets - old.transmit_packets,
-    )
-    if min(moved) < 0:
+    rates = _per_second(before.cards, now.cards, now.at - before.at)
+    if rates is None:
         return None
-    received, sent, packets_received, packets_sent = (round(one / span, 2) for one in moved)
     return NetRates(
-        receive_bytes_per_second=received,
-        transmit_bytes_per_second=sent,
-        receive_packets_per_second=packets_received,
-        transmit_packets_per_second=packets_sent,
+        receive_bytes_per_second=rates["receive_bytes"],
+        transmit_bytes_per_second=rates["transmit_bytes"],
+        receive_packets_per_second=rates["receive_packets"],
+        transmit_packets_per_second=rates["transmit_packets"],
     )
+
+
+def _per_second(
+    before: DiskCounters | NetCounters, now: DiskCounters | NetCounters, span_s: float
+) -> dict[str, float] | None:
+    """The rate of each count; None when no time has passed or one went backwards."""
+    old = msgspec.structs.asdict(before)
+    moved = {name: value - old[name] for name, value in msgspec.structs.asdict(now).items()}
+    if span_s <= 0 or min(moved.values()) < 0:
+        return None
+    return {name: round(count / span_s, 2) for name, count in moved.items()}
 
 
 def counters(now: Reading) -> VmCounters:
