@@ -17,6 +17,7 @@ from typing import TypeVar
 import httpx
 import psutil
 
+from tests.support import warm
 from tests.support.contract import Api, Contract
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ VOIDVM = Path(sys.executable).with_name("voidvm")
 PASSWORD = "admin123"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 120.0
 _LISTENING = re.compile(r"listening on http://([\d.]+):(\d+)")
 
 
@@ -49,7 +51,7 @@ class Service:
         self.settings = settings
         # TOML, for what the environment cannot express: lists of tables.
         self.config = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: warm.Process | subprocess.Popen[bytes] | None = None
         # Chosen by the first start and kept, so that clients find the service again.
         self.port = 0
         self.url = ""
@@ -80,19 +82,13 @@ class Service:
     def start(self) -> None:
         """Start it and wait until it listens."""
         offset = self.log.stat().st_size if self.log.exists() else 0
-        command = [str(VOIDVM), "serve"]
+        command = ["serve"]
         if self.config:
             file = self.folder / "config.toml"
             file.write_text(self.config)
             command += ["--config", str(file)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = warm.start(*command, environ=self.environ, stdout=log, stderr=log)
         host, port = eventually(lambda: self._listening(offset), timeout_s=START_TIMEOUT_S)
         self.port = int(port)
         self.url = f"http://{host}:{port}"
@@ -117,15 +113,8 @@ class Service:
 
     def command(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run `voidvm` on this service's folders."""
-        return subprocess.run(
-            [VOIDVM, *arguments],
-            env=self.environ | {"VOIDVM_URL": self.url} | extra,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        environ = self.environ | {"VOIDVM_URL": self.url} | extra
+        return warm.run(*arguments, environ=environ, timeout_s=COMMAND_TIMEOUT_S)
 
     def add_guest(self, folder: Path) -> None:
         """Register the files of the guest `tiny`."""

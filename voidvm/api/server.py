@@ -94,6 +94,8 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             "FALLBACK_ERROR_FORMAT": "json",
             "OAS": False,
             "HEALTH": False,
+            # It imports sanic-ext to tell its version.
+            "MOTD": False,
             # Nothing is served beside the endpoints but, with origins, the answers to preflights.
             "AUTO_EXTEND": False,
             "HTTP_ALL_METHODS": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import tty
 from collections.abc import Callable
 from contextlib import suppress
@@ -57,6 +58,13 @@ class SerialLine:
             if len(part) < 2048:
                 break
         return b"".join(parts)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to read, or QEMU has closed its end."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def write(self, data: bytes | memoryview) -> int:
         """Type `data`; the number of bytes that the line took, which may be 0."""

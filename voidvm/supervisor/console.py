@@ -34,7 +34,9 @@ FLOOD_WINDOW_S = 0.02
 FLOOD_PAUSE_S = 0.004
 # Looks at a file that alone can tell what comes next; each waits twice as long as the last.
 FIRST_LOOK_S = 0.001
-POLL_S = 0.5
+# Looks at a file whose line may be silent: QEMU takes up to a second to see it open, and says
+# meanwhile what only the file has. Later they are for what nobody has thought of.
+WATCHFUL_S, WATCHFUL_EVERY_S, EVERY_S = 5.0, 0.5, 4.0
 
 
 class StatusNotice(Struct, frozen=True):
@@ -131,6 +133,7 @@ class Console:
         self._window_reads = 0
         self._resume: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._watchful_until = 0.0
         self._look: asyncio.TimerHandle | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._input: deque[bytes] = deque()
@@ -215,6 +218,7 @@ class Console:
         self.detach()
         self._line = SerialLine(line_path, on_readable=self._on_readable)
         self._transcript.begin(self._loop.time())
+        self._watchful_until = self._loop.time() + WATCHFUL_S
         self._wake()
         self._look_regularly()
 
@@ -280,10 +284,12 @@ class Console:
         line.resume()
         self._look_soon()
 
-    def _catch_up(self) -> None:
-        """Pass on what the file has more than it had."""
-        if self._transcript.catch_up(self._loop.time()):
+    def _catch_up(self) -> bool:
+        """Pass on what the file has more than it had, and tell whether there was anything."""
+        has_more = self._transcript.catch_up(self._loop.time())
+        if has_more:
             self._wake()
+        return has_more
 
     def _look_soon(self) -> None:
         """Look if it is of use, and if no pause is on after which we look anyway."""
@@ -299,9 +305,14 @@ class Console:
         self._look = None
         before = self.end
         self._catch_up()
-        self._transcript.settle(self._loop.time())
+        self._settle()
         if self._transcript.needs_looks:
             self._look_again(FIRST_LOOK_S if self.end > before else min(waited_s * 2, QUIET_S))
+
+    def _settle(self) -> None:
+        is_silent = self._line is None or not self._line.has_output
+        if self._transcript.needs_looks and is_silent:
+            self._transcript.settle(self._loop.time())
 
     def _wake(self) -> None:
         for viewer in self._viewers:
@@ -313,14 +324,17 @@ class Console:
             self._trim()
 
     def _look_regularly(self) -> None:
-        """Look at the file now and then: the line is silent before QEMU sees it open."""
+        """Look at the file now and then, often while the line may not tell all."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._line is not None:
-            self._catch_up()
-            self._transcript.settle(self._loop.time())
-            self._timer = self._loop.call_later(POLL_S, self._look_regularly)
+            now = self._loop.time()
+            if self._catch_up():
+                self._watchful_until = now + WATCHFUL_S
+            self._settle()
+            every_s = WATCHFUL_EVERY_S if now < self._watchful_until else EVERY_S
+            self._timer = self._loop.call_later(every_s, self._look_regularly)
 
     def _trim(self) -> None:
         if self._trimming is None or self._trimming.done():

@@ -66,9 +66,11 @@ class Transcript:
             self._ahead_since = now
         self._heard += len(data)
         self._spoke_at = now
+        # First, and each time: only a file that is not ahead of the line lets its bytes be placed.
         self.catch_up(now)
         if self._is_in_step:
             self._extend(data, self._heard)
+            self._give_up_file()
         return self._end > before
 
     def catch_up(self, now: float) -> bool:
@@ -85,12 +87,17 @@ class Transcript:
         return self._end > before
 
     def settle(self, now: float) -> None:
-        """Draw the conclusion from a silence, if it was long enough for one."""
-        if not self._is_in_step:
-            if now - max(self._spoke_at, self._grew_at) >= QUIET_S:
-                self._heard = self._filed
-                self._is_in_step = True
-        elif self._heard > self._filed and self._spoke_at - self._ahead_since >= FILE_LAG_S:
+        """Draw the conclusion from a silence, if it was long enough for one.
+
+        The line must have nothing more to read: what waits there is in the file already.
+        """
+        if not self._is_in_step and now - max(self._spoke_at, self._grew_at) >= QUIET_S:
+            self._heard = self._filed
+            self._is_in_step = True
+
+    def _give_up_file(self) -> None:
+        """Note that the file cannot grow, if the line has spoken on for long enough without it."""
+        if self._heard > self._filed and self._spoke_at - self._ahead_since >= FILE_LAG_S:
             # A slow disk holds up QEMU, too: one that spoke on has failed to write.
             # Offsets stay true: what the file could not take becomes a hole in it.
             self._history.bridge(self._end)

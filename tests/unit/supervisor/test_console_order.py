@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import tty
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,14 +53,20 @@ async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
     guest.close()
 
 
-async def seen(viewer: Viewer, size: int) -> bytes:
-    """The next `size` bytes and, a moment later, none more."""
+async def taken(viewer: Viewer, size: int) -> bytes:
+    """The next `size` bytes."""
     data = b""
     async with asyncio.timeout(5):
         while len(data) < size:
             found = await viewer.next()
             assert isinstance(found, Output)
             data += found.data
+    return data
+
+
+async def seen(viewer: Viewer, size: int) -> bytes:
+    """The next `size` bytes and, a moment later, none more."""
+    data = await taken(viewer, size)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await viewer.next()
@@ -104,6 +111,23 @@ async def test_what_the_line_has_lost_comes_from_the_file_without_repetition(
         assert await seen(viewer, 6) == b"again "
 
 
+async def test_a_service_that_is_held_up_does_not_take_what_waits_on_the_line_for_new(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        guest.file(b"lost ")
+        guest.say(b"heard ")
+        guest.file(b"heard ")
+        assert await taken(viewer, 11) == b"lost heard "
+        # From here on the loop has no turn: timers that are due come before what can be read.
+        guest.say(b"late ")
+        guest.file(b"late ")
+        console._look_now(transcript.QUIET_S)
+        time.sleep(transcript.QUIET_S * 1.2)  # noqa: ASYNC251 - this is what is tested
+        console._look_now(transcript.QUIET_S)
+        assert await seen(viewer, 5) == b"late "
+
+
 async def test_a_file_that_cannot_grow_gets_a_hole_and_offsets_stay_true(
     console: Console, guest: Guest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,12 +169,12 @@ async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
     console: Console, guest: Guest
 ) -> None:
     async with console.viewing(offset=0, mode="read") as viewer:
-        taken: list[bytes] = []
+        sunk: list[bytes] = []
         room = True
 
         def sink(data: bytes) -> bool:
             if room:
-                taken.append(data)
+                sunk.append(data)
             return room
 
         viewer.sink = sink
@@ -159,10 +183,10 @@ async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
         guest.say(b"short way")
         guest.file(b"short way")
         await asyncio.sleep(0.05)
-        assert taken == [b"short way"]
+        assert sunk == [b"short way"]
         assert not waiting.done()
         room = False
         guest.say(b"long way")
         guest.file(b"long way")
         assert await waiting == Output(9, b"long way")
-        assert taken == [b"short way"]
+        assert sunk == [b"short way"]

@@ -1,0 +1,186 @@
+"""Starts `voidvm` out of a process that has imported all of it: a copy costs a tenth of a start.
+
+Half of what the tests' services and commands took of the machine was Python importing the same
+modules. What a test sees is the same: a process of its own, with its own environment, folder and
+descriptors. The start of the program itself is seen by those tests that run it by its path.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+_REQUEST_BYTES = 262_144
+_STREAMS = 3
+
+
+class _Start(Struct, tag=True):
+    arguments: list[str]
+    environ: dict[str, str]
+    folder: str
+
+
+class _Reap(Struct, tag=True):
+    pid: int
+
+
+class Process:
+    """What `subprocess.Popen` is, as far as tests ask for it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        # It cannot go before it is reaped, so that the pid is still its own.
+        self._pidfd = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        """The exit status, as `Popen` tells it; None while it runs."""
+        return self._look(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status, once it has ended. Raises `subprocess.TimeoutExpired`."""
+        status = self._look(timeout)
+        if status is None:
+            raise subprocess.TimeoutExpired("voidvm", timeout or 0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def _look(self, timeout_s: float | None) -> int | None:
+        if self.returncode is None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            if poll.poll(None if timeout_s is None else timeout_s * 1000):
+                self.returncode = _ask(_Reap(self.pid))
+                os.close(self._pidfd)
+        return self.returncode
+
+
+def start(
+    *arguments: str, environ: dict[str, str], stdout: IO[bytes], stderr: IO[bytes]
+) -> Process:
+    """Begin `voidvm ARGUMENTS…` in this folder, without input."""
+    request = _Start(list(arguments), environ, str(Path.cwd()))
+    with Path(os.devnull).open("rb") as nothing:
+        return Process(_ask(request, [stream.fileno() for stream in (nothing, stdout, stderr)]))
+
+
+def run(
+    *arguments: str, environ: dict[str, str], timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` gives with `text` and `capture_output`."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(*arguments, environ=environ, stdout=out, stderr=err)
+        try:
+            status = process.wait(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(list(arguments), status, *said)
+
+
+_lock = threading.Lock()
+_line: socket.socket | None = None
+
+
+def _ask(request: _Start | _Reap, descriptors: list[int] | None = None) -> int:
+    global _line
+    with _lock:
+        if _line is None:
+            _line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            warm = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd=Path(__file__).parents[2],
+            )
+            theirs.close()
+            atexit.register(_end, warm, _line)
+        socket.send_fds(_line, [msgspec.json.encode(request)], descriptors or [])
+        return int(_line.recv(_REQUEST_BYTES))
+
+
+def _end(warm: subprocess.Popen[bytes], line: socket.socket) -> None:
+    line.close()
+    warm.wait(timeout=10)
+
+
+def _serve(line: socket.socket) -> int | None:
+    """Answer requests until nobody asks any more; in a copy, its exit status."""
+    decoder = msgspec.json.Decoder(_Start | _Reap)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(line, _REQUEST_BYTES, _STREAMS)
+        if not data:
+            return None
+        request = decoder.decode(data)
+        if isinstance(request, _Reap):
+            _, status = os.waitpid(request.pid, 0)
+            line.send(b"%d" % os.waitstatus_to_exitcode(status))
+            continue
+        pid = os.fork()
+        if not pid:
+            line.close()
+            return _be_voidvm(request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        line.send(b"%d" % pid)
+
+
+def _be_voidvm(request: _Start, descriptors: list[int]) -> int:
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(request.environ)
+    os.chdir(request.folder)
+    sys.argv = ["voidvm", *request.arguments]
+    status: int = importlib.import_module("voidvm.cli").main()
+    return status
+
+
+def _import_all() -> None:
+    """Import what services and commands import, also what they import late."""
+    for name in (
+        "voidvm.app",
+        "voidvm.cli",
+        "httpcore",
+        "rich.console",
+        "rich.progress",
+        "rich.table",
+        "typer._adapters",
+        "websockets.asyncio.client",
+    ):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    _import_all()
+    sys.exit(_serve(socket.socket(fileno=int(sys.argv[1]))))
