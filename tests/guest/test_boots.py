@@ -38,7 +38,9 @@ def make(api: Api) -> Iterator[NewVm]:
 
 def power_off(api: Api, name: str) -> None:
     send(api, name, "poweroff -f\n")
-    assert wait_for(api, name, "stopped")["statusReason"] == "guest-shutdown"
+    stopped = wait_for(api, name, "stopped")
+    assert (stopped["statusReason"], stopped["pid"]) == ("guest-shutdown", None)
+    assert api.ok("GET", f"/vms/{name}/incidents")["incidents"] == []
 
 
 def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: NewVm) -> None:
@@ -79,6 +81,7 @@ def test_a_kernel_command_line_with_control_characters_is_refused(api: Api, cmdl
     assert [problem["field"] for problem in error["errors"]] == ["kernel.cmdline"]
 
 
+@pytest.mark.slow  # what it has of its own, a pc and a kernel, others have
 def test_a_pc_boots_a_kernel_directly(api: Api, make: NewVm) -> None:
     make("pc-direct", machine="pc", kernel=DIRECT)
     boot(api, "pc-direct")

@@ -247,8 +247,8 @@ def test_the_history_loses_its_oldest_bytes_first_and_offsets_stay(
     service.settings["VOIDVM_CONSOLE__HISTORY_BYTES"] = str(cap)
     try:
         service.start()
-        send(api, "talks", "seq 1 20000; echo fi''ne\n")
-        whole = seq(20_000)
+        send(api, "talks", "seq 1 14000; echo fi''ne\n")
+        whole = seq(14_000)
         eventually(lambda: whole[-50:] + b"fine\r\n" in log_of(api, "talks"), timeout_s=40)
         shell(api, "talks", "true")
         end = end_of(api, "talks")

