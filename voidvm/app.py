@@ -101,7 +101,8 @@ async def running(settings: Settings, sources: Sources | None = None) -> AsyncIt
                 await restore(parts)
                 parts.services.metrics.start()
                 parts.health.start()
-                yield parts
+                async with parts.heartbeat.beating():
+                    yield parts
             finally:
                 await parts.health.close()
                 await parts.services.metrics.close()

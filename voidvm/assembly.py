@@ -63,6 +63,7 @@ from voidvm.store.users import UserStore
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.console import Records
 from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.heartbeat import Heartbeat
 from voidvm.supervisor.metrics import Sampler
 from voidvm.supervisor.paths import Layout
 from voidvm.telemetry import Telemetry
@@ -77,6 +78,7 @@ class Parts:
     bus: Bus
     operations: Operations
     health: HealthWatch
+    heartbeat: Heartbeat
     live: LiveSettings
     telemetry: Telemetry
 
@@ -178,6 +180,10 @@ def assemble(base: Foundation) -> Parts:
         bus=base.bus,
         operations=base.operations,
         health=health,
+        heartbeat=Heartbeat(
+            lambda: [machine.pulse for machine in base.fleet.running()],
+            patience_s=lambda: base.live.now.qemu.unresponsive_after,
+        ),
         live=base.live,
         telemetry=base.telemetry,
     )

@@ -74,6 +74,7 @@ class Qemu(Section, frozen=True, kw_only=True):
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     user: str = ""
     shutdown: Annotated[Literal["keep", "stop"], LIVE] = "keep"
+    unresponsive_after: Annotated[int, Meta(ge=1, le=3600), LIVE] = 10
 
 
 class Auth(Section, frozen=True, kw_only=True):

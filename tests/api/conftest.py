@@ -15,7 +15,7 @@ from tests.support.audit import Lines
 from tests.support.contract import Api
 from tests.support.limited import caller_from, fresh_address, fresh_user, limited_service
 from tests.support.live import LiveClient, live
-from tests.support.local import LocalService
+from tests.support.local import LocalService, fake_service
 from tests.support.people import Person, person
 from voidvm.hypervisor.monitor import Monitor
 from voidvm.services.recipes import add_image
@@ -51,13 +51,8 @@ def local() -> Iterator[LocalService]:
 @pytest.fixture
 def own_service() -> Iterator[LocalService]:
     """A service of the test's own, to be stopped, started and looked through."""
-    service = LocalService(FakeHost())
-    try:
-        service.start()
+    with fake_service() as service:
         yield service
-        assert service.errors.texts == []
-    finally:
-        service.close()
 
 
 @pytest.fixture(scope="module")

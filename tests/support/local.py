@@ -231,3 +231,15 @@ class LocalService:
     def ended_sessions(self) -> list[str]:
         """The sessions that were ended."""
         return [news.session_id for news in self.news if isinstance(news, SessionEnded)]
+
+
+@contextmanager
+def fake_service(**settings: str) -> Iterator[LocalService]:
+    """A started service with fake QEMUs, which must not call anything its own fault."""
+    service = LocalService(FakeHost(), **settings)
+    try:
+        service.start()
+        yield service
+        assert service.errors.texts == []
+    finally:
+        service.close()

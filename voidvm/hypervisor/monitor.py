@@ -80,6 +80,7 @@ class _Client(QMPClient):
 
     def __init__(self, name: str, *, opening: Sequence[str]) -> None:
         super().__init__(name)
+        self.heard = 0
         self._opening = opening
         self._opened: dict[str, asyncio.Future[Message | None]] = {}
 
@@ -117,6 +118,7 @@ class _Client(QMPClient):
             raise NegotiationError("negotiation failed", ProtocolError(str(reply)))
 
     async def _on_message(self, msg: Message) -> None:
+        self.heard += 1
         if (opened := self._opened.get(str(msg.get("id")))) is None:
             await super()._on_message(msg)
         elif not opened.done():
@@ -193,6 +195,11 @@ class Monitor:
     def is_connected(self) -> bool:
         """Whether commands can be sent."""
         return self._qmp.runstate is Runstate.RUNNING
+
+    @property
+    def heard(self) -> int:
+        """How many answers and events have come: it grows with every sign of life."""
+        return self._qmp.heard
 
     async def execute(
         self,

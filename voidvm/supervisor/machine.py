@@ -31,6 +31,7 @@ from voidvm.hypervisor.usernet import established
 from voidvm.supervisor import hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console, Records
+from voidvm.supervisor.heartbeat import Pulse
 from voidvm.supervisor.meter import VmMeter
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.state import VmState
@@ -65,6 +66,7 @@ class Machine:
         self._launcher = launcher
         self._hold = Attachment(state, paths=paths, records=records)
         self.meter = VmMeter(state, self._hold, agent_socket=paths.agent_socket)
+        self.pulse = Pulse(state, self._hold)
         self._job: str | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -369,6 +371,7 @@ class Machine:
             await asyncio.wait([self._task])
         await self.state.recorded()
         await self.meter.close()
+        await self.pulse.close()
         await self._hold.release()
 
     async def close_console(self) -> None:
