@@ -31,6 +31,7 @@ from voidvm.domain.catalog import CatalogError
 from voidvm.domain.event import EventKind
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
+from voidvm.hypervisor.process import boot_id
 from voidvm.live_settings import LiveSettings
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
@@ -57,10 +58,12 @@ class StartRefused(Exception):
 
 
 @asynccontextmanager
-async def running(settings: Settings, sources: Sources | None = None) -> AsyncIterator[Parts]:
+async def running(
+    settings: Settings, sources: Sources | None = None, *, boot: str | None = None
+) -> AsyncIterator[Parts]:
     """All parts, with every VM that still runs found again; guests go on when it ends.
 
-    Raises `StartRefused`.
+    `boot` stands for the boot of the host, where it is not this one. Raises `StartRefused`.
     """
     layout = _prepare(settings)
     with _locked(layout.lock):
@@ -85,6 +88,7 @@ async def running(settings: Settings, sources: Sources | None = None) -> AsyncIt
                         launcher=Launcher(binary=settings.qemu.binary, identity=identity),
                         identity=identity,
                         accelerator=accelerator,
+                        boot_id=boot or boot_id(),
                     )
                 )
             except CatalogError as error:
@@ -104,16 +108,22 @@ async def running(settings: Settings, sources: Sources | None = None) -> AsyncIt
                 async with parts.heartbeat.beating():
                     yield parts
             finally:
-                await parts.health.close()
-                await parts.services.metrics.close()
-                await parts.operations.release()
-                await parts.services.idempotency.settled(timeout_s=SETTLE_S)
-                await parts.fleet.release()
-                await parts.services.audit.written()
-                await parts.services.events.close()
+                await _let_go(parts)
         finally:
             await accelerator.close()
             await database.close()
+
+
+async def _let_go(parts: Parts) -> None:
+    """End all that goes on, but no guest."""
+    await parts.upkeep.close()
+    await parts.health.close()
+    await parts.services.metrics.close()
+    await parts.operations.release()
+    await parts.services.idempotency.settled(timeout_s=SETTLE_S)
+    await parts.fleet.release()
+    await parts.services.audit.written()
+    await parts.services.events.close()
 
 
 def _prepare(settings: Settings) -> Layout:
@@ -233,6 +243,7 @@ async def serve_until(
             async with told(parts):
                 await stop.wait()
         if parts.live.now.qemu.shutdown == "stop":
+            await parts.upkeep.close()
             log.info("stopping %d VMs", len(fleet.running()))
             await fleet.stop_all(timeout_s=POWER_OFF_S)
         elif count := len(fleet.running()):

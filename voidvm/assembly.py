@@ -21,7 +21,9 @@ from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
 from voidvm.services.admission import Admission
 from voidvm.services.audit import Audit
+from voidvm.services.autostarts import Autostarts
 from voidvm.services.changes import Changes
+from voidvm.services.clock import Clock
 from voidvm.services.configuration import Configuration
 from voidvm.services.consoles import Consoles
 from voidvm.services.creation import Creation
@@ -40,10 +42,13 @@ from voidvm.services.journal import StoredJournal
 from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.metrics import Metrics
 from voidvm.services.recipes import catalog_text
+from voidvm.services.restarts import Restarts
 from voidvm.services.services import Services
 from voidvm.services.space import Space
+from voidvm.services.starting import Starting
 from voidvm.services.tickets import Tickets
 from voidvm.services.tokens import Tokens
+from voidvm.services.upkeep import Upkeep
 from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
 from voidvm.services.vms import Vms
@@ -51,6 +56,7 @@ from voidvm.services.waiting import Waiting
 from voidvm.store.audit import AuditStore
 from voidvm.store.database import Database
 from voidvm.store.events import EventStore
+from voidvm.store.host import HostStore
 from voidvm.store.idempotency import IdempotencyStore
 from voidvm.store.images import ImageStore
 from voidvm.store.metrics import MetricStore
@@ -77,6 +83,7 @@ class Parts:
     fleet: Fleet
     bus: Bus
     operations: Operations
+    upkeep: Upkeep
     health: HealthWatch
     heartbeat: Heartbeat
     live: LiveSettings
@@ -96,6 +103,7 @@ class Foundation:
         launcher: Launcher,
         identity: Identity | None,
         accelerator: Accelerator,
+        boot_id: str,
     ) -> None:
         self.live = live
         self.layout = layout
@@ -103,6 +111,7 @@ class Foundation:
         self.key = key
         self.identity = identity
         self.accelerator = accelerator
+        self.boot_id = boot_id
         self.bus = Bus()
         self.telemetry = Telemetry()
         database.watch(self.telemetry.database_write)
@@ -124,6 +133,7 @@ class Foundation:
             records=Records(
                 console_bytes=lambda: live.now.console.history_bytes, telemetry=self.telemetry
             ),
+            boot_id=boot_id,
         )
 
 
@@ -131,14 +141,16 @@ def assemble(base: Foundation) -> Parts:
     """All objects, knowing each other; nothing runs yet."""
     images = Images(base.images, layout=base.layout, catalog=base.catalog)
     guests = Guests(images=images, layout=base.layout, accel=base.accelerator.of_host)
+    starting, upkeep = _starting(base, guests=guests)
     vms = Vms(
         base.vms,
         fleet=base.fleet,
         operations=base.operations,
+        upkeep=upkeep,
         layout=base.layout,
         bus=base.bus,
     )
-    lifecycle = Lifecycle(base.vms, vms=vms, fleet=base.fleet, guests=guests, layout=base.layout)
+    lifecycle = _lifecycle(base, vms=vms, starting=starting, upkeep=upkeep)
     imports = _imports(base)
     disks = _disks(base, vms=vms, images=images, guests=guests)
     accounts, users = _accounts(base)
@@ -179,14 +191,54 @@ def assemble(base: Foundation) -> Parts:
         fleet=base.fleet,
         bus=base.bus,
         operations=base.operations,
+        upkeep=upkeep,
         health=health,
-        heartbeat=Heartbeat(
-            lambda: [machine.pulse for machine in base.fleet.running()],
-            patience_s=lambda: base.live.now.qemu.unresponsive_after,
-        ),
+        heartbeat=_heartbeat(base),
         live=base.live,
         telemetry=base.telemetry,
     )
+
+
+def _heartbeat(base: Foundation) -> Heartbeat:
+    return Heartbeat(
+        lambda: [machine.pulse for machine in base.fleet.running()],
+        patience_s=lambda: base.live.now.qemu.unresponsive_after,
+    )
+
+
+def _lifecycle(base: Foundation, *, vms: Vms, starting: Starting, upkeep: Upkeep) -> Lifecycle:
+    return Lifecycle(
+        base.vms,
+        vms=vms,
+        fleet=base.fleet,
+        starting=starting,
+        upkeep=upkeep,
+        layout=base.layout,
+    )
+
+
+def _starting(base: Foundation, *, guests: Guests) -> tuple[Starting, Upkeep]:
+    clock, parallel = Clock(), base.live.now.autostart.parallel
+    starting = Starting(base.vms, fleet=base.fleet, guests=guests, parallel=parallel)
+    restarts = Restarts(
+        base.vms,
+        fleet=base.fleet,
+        starting=starting,
+        settings=lambda: base.live.now.restart,
+        bus=base.bus,
+        clock=clock,
+    )
+    autostarts = Autostarts(
+        HostStore(base.database),
+        base.vms,
+        fleet=base.fleet,
+        starting=starting,
+        restarts=restarts,
+        resumes=lambda: base.live.now.autostart.resume,
+        boot_id=base.boot_id,
+        clock=clock,
+    )
+    return starting, Upkeep(restarts, autostarts)
 
 
 def _host(base: Foundation, *, health: HealthWatch) -> Host:
@@ -319,7 +371,10 @@ def _creation(
 
 
 async def restore(parts: Parts) -> None:
-    """Find every running VM again first, then tidy up and go on with what was cut short."""
+    """Find every running VM again first, then tidy up and go on with what was cut short.
+
+    VMs that are to be started come last, when all is as it should be.
+    """
     services = parts.services
     await services.vms.restore()
     await parts.operations.restore()
@@ -327,3 +382,4 @@ async def restore(parts: Parts) -> None:
     await services.imports.sweep()
     await services.uploads.restore()
     await services.creation.resume()
+    await parts.upkeep.restore()

@@ -77,6 +77,22 @@ class Qemu(Section, frozen=True, kw_only=True):
     unresponsive_after: Annotated[int, Meta(ge=1, le=3600), LIVE] = 10
 
 
+class Restart(Section, frozen=True, kw_only=True):
+    """How VMs with a restart policy are started again; pauses in seconds."""
+
+    delay: Annotated[float, Meta(ge=0.1, le=86_400), LIVE] = 1.0
+    max_delay: Annotated[float, Meta(ge=0.1, le=86_400), LIVE] = 300.0
+    max_attempts: Annotated[int, Meta(ge=0, le=COUNT_MAX), LIVE] = 10
+    stable_after: Annotated[float, Meta(ge=0.1, le=86_400), LIVE] = 60.0
+
+
+class Autostart(Section, frozen=True, kw_only=True):
+    """Which VMs start after a boot of the host."""
+
+    parallel: Annotated[int, Meta(ge=1, le=1000)] = 2
+    resume: Annotated[bool, LIVE] = False
+
+
 class Auth(Section, frozen=True, kw_only=True):
     """Signing in."""
 
@@ -129,6 +145,8 @@ class Settings(Section, frozen=True, kw_only=True):
     server: Server = msgspec.field(default_factory=Server)
     storage: Storage = msgspec.field(default_factory=Storage)
     qemu: Qemu = msgspec.field(default_factory=Qemu)
+    restart: Restart = msgspec.field(default_factory=Restart)
+    autostart: Autostart = msgspec.field(default_factory=Autostart)
     auth: Auth = msgspec.field(default_factory=Auth)
     limits: Limits = msgspec.field(default_factory=Limits)
     plans: dict[str, Plan] = msgspec.field(default_factory=lambda: {"free": Plan(max_vms=5)})

@@ -25,6 +25,7 @@ BROAD_HANDLERS = {
     "voidvm/services/events.py": 2,
     "voidvm/services/health.py": 1,
     "voidvm/services/metrics.py": 1,
+    "voidvm/services/restarts.py": 2,
     "voidvm/supervisor/heartbeat.py": 1,
     "voidvm/supervisor/metrics.py": 1,
     "voidvm/supervisor/state.py": 1,

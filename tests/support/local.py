@@ -22,6 +22,7 @@ import uvloop
 from argon2.profiles import CHEAPEST
 from sanic import Sanic
 
+from tests.fakes.clock import FakeClock
 from tests.fakes.qemu import FakeHost
 from tests.support.contract import Api, Contract
 from tests.support.service import PASSWORD
@@ -31,6 +32,7 @@ from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.assembly import Parts
 from voidvm.bus import News, SessionEnded, VmStatusChanged
+from voidvm.services.clock import Clock
 from voidvm.services.services import Services
 from voidvm.supervisor.fleet import Fleet
 
@@ -72,6 +74,10 @@ class LocalService:
                 **settings,
             }
         )
+        # What the service goes by that starts VMs by itself; None: the host's.
+        self.clock: FakeClock | None = None
+        # Another text is another boot of the host; None: the one that it is in.
+        self.boot: str | None = None
         self.url = ""
         # What every request passes; there once it was started.
         self.gate: Gate
@@ -147,7 +153,7 @@ class LocalService:
         async with AsyncExitStack() as stack:
             with self._fakes():
                 parts = self._parts = await stack.enter_async_context(
-                    app.running(settings, self.sources)
+                    app.running(settings, self.sources, boot=self.boot)
                 )
             parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
@@ -166,6 +172,7 @@ class LocalService:
             return
         host = self.host
         with (
+            mock.patch("voidvm.assembly.Clock", return_value=self.clock or Clock()),
             mock.patch.object(app, "Launcher", return_value=host),
             mock.patch("voidvm.security.passwords.RFC_9106_LOW_MEMORY", CHEAPEST),
             mock.patch("voidvm.supervisor.fleet.running_guests", host.running_guests),

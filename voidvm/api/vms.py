@@ -10,11 +10,11 @@ from voidvm import errors
 from voidvm.api.clients import check_permission
 from voidvm.api.paging import Page, PageQuery, page_of
 from voidvm.api.routing import Answer, Call, Nothing, Waits, endpoint
+from voidvm.domain.incident import Incident
 from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.views import show
 from voidvm.domain.vm import (
-    Incident,
     RestartRequest,
     StopRequest,
     Value,

@@ -11,10 +11,10 @@ from voidvm.cli.forwards import parse_forward
 from voidvm.cli.options import AsJson, Token, Url, VmName, confirm
 from voidvm.cli.output import duration, note, print_fields, print_json, print_table
 from voidvm.cli.remote import TIMEOUT_S, Json, Remote, connect, vm_path
-from voidvm.cli.vm_set import set_vm
-from voidvm.cli.vm_view import ports_of, show_result, status_of
+from voidvm.cli.vm_set import Restart, set_vm
+from voidvm.cli.vm_view import incident_fields, ports_of, restart_of, show_result, status_of
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import AccelChoice, Firmware, MachineType, RestartPolicy
+from voidvm.domain.vm import AccelChoice, Firmware, MachineType
 
 app = typer.Typer(help="Make, run and remove VMs.", no_args_is_help=True)
 
@@ -98,9 +98,7 @@ def create_vm(
     accel: Annotated[AccelChoice | None, typer.Option(help="Default auto.")] = None,
     description: Annotated[str | None, typer.Option()] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    restart: Annotated[
-        RestartPolicy | None, typer.Option(help="Default never. Kept, but not acted upon yet.")
-    ] = None,
+    restart: Restart = None,
     start: Annotated[bool, typer.Option("--start", help="Start it, too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False,
     as_json: AsJson = False,
@@ -140,10 +138,12 @@ def create_vm(
 @app.command("show")
 def show_vm(vm: VmName, as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
     """Show all about a VM."""
-    data = connect(url, token).call("GET", vm_path(vm))
+    remote = connect(url, token)
+    data = remote.call("GET", vm_path(vm))
     if as_json:
         print_json(data)
         return
+    incidents = remote.call("GET", f"{vm_path(data['id'])}/incidents")["incidents"]
     kernel = data["kernel"] or {}
     accel = data["accelInUse"]
     print_fields(
@@ -164,12 +164,13 @@ def show_vm(vm: VmName, as_json: AsJson = False, url: Url = None, token: Token =
             ("Machine", f"{data['machine']}, {data['firmware']}"),
             ("Accelerator", f"{data['accel']}{f', in use: {accel}' if accel else ''}"),
             ("Ports", ", ".join(ports_of(data))),
-            ("Restart", data["restartPolicy"]),
+            ("Restart", restart_of(data)),
             ("Autostart", "yes" if data["autostart"]["enabled"] else ""),
             ("Created", data["createdAt"]),
             ("Uptime", duration(data["uptime"])),
             ("Process", data["pid"]),
             ("After restart", ", ".join(f"{k} = {v}" for k, v in data["pending"].items())),
+            *incident_fields(incidents),
         )
     )
 

@@ -14,11 +14,12 @@ from voidvm.cli.remote import Json, Remote, connect, vm_path
 from voidvm.cli.vm_view import show_result
 from voidvm.domain.vm import AccelChoice, Firmware, MachineType, RestartPolicy
 
-_NOT_YET = "Kept, but not acted upon yet."
-Restart = Annotated[RestartPolicy | None, typer.Option(help=f"When it ends by itself. {_NOT_YET}")]
+Restart = Annotated[
+    RestartPolicy | None, typer.Option(help="Whether it starts again when it ends by itself.")
+]
 Boot = Annotated[
     bool | None,
-    typer.Option("--autostart/--no-autostart", help=f"When the host boots. {_NOT_YET}"),
+    typer.Option("--autostart/--no-autostart", help="Whether it starts when the host boots."),
 ]
 
 

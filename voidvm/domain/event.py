@@ -24,6 +24,10 @@ class EventKind(StrEnum):
     VM_CREATED = "vm.created"
     VM_UPDATED = "vm.updated"
     VM_STATUS = "vm.status"
+    VM_CRASHED = "vm.crashed"
+    VM_RESTARTING = "vm.restarting"
+    VM_RESTART_GAVE_UP = "vm.restart-gave-up"
+    VM_AUTOSTART_FAILED = "vm.autostart-failed"
     VM_DELETED = "vm.deleted"
     DISK_ATTACHED = "disk.attached"
     DISK_UPDATED = "disk.updated"
@@ -59,6 +63,26 @@ KINDS: Final[dict[EventKind, Told]] = {
     EventKind.VM_CREATED: Told("VM '{name}' was created.", "虚拟机“{name}”已创建。", _VM),
     EventKind.VM_UPDATED: Told("VM '{name}' was changed.", "虚拟机“{name}”已更改。", _VM),
     EventKind.VM_STATUS: Told("VM '{name}' is {status}.", "虚拟机“{name}”状态为 {status}。", _VM),
+    EventKind.VM_CRASHED: Told(
+        "VM '{name}' ended unexpectedly: {statusReason}.",
+        "虚拟机“{name}”意外终止：{statusReason}。",
+        _VM,
+    ),
+    EventKind.VM_RESTARTING: Told(
+        "VM '{name}' is started again (attempt {attempt}): {reason}.",
+        "虚拟机“{name}”将重新启动（第 {attempt} 次）：{reason}。",
+        _VM,
+    ),
+    EventKind.VM_RESTART_GAVE_UP: Told(
+        "VM '{name}' is not started again after {attempts} attempts: {reason}.",
+        "虚拟机“{name}”重试 {attempts} 次后不再启动：{reason}。",
+        _VM,
+    ),
+    EventKind.VM_AUTOSTART_FAILED: Told(
+        "VM '{name}' could not be started after the host's boot: {reason}",
+        "主机启动后无法启动虚拟机“{name}”：{reason}",
+        _VM,
+    ),
     EventKind.VM_DELETED: Told("VM '{name}' was deleted.", "虚拟机“{name}”已删除。", _VM),
     EventKind.DISK_ATTACHED: Told(
         "VM '{name}' got the disk '{disk}'.", "虚拟机“{name}”已添加磁盘“{disk}”。", _VM

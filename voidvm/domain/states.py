@@ -33,7 +33,7 @@ _ENDS: Final = frozenset({S.STOPPED, S.CRASHED, S.ERROR})
 MOVES: Final[dict[VmStatus, frozenset[VmStatus]]] = {
     S.CREATING: frozenset({S.STOPPED, S.ERROR, S.DELETING}),
     S.STOPPED: frozenset({S.STARTING, S.DELETING, S.ERROR}),
-    S.CRASHED: frozenset({S.STARTING, S.DELETING, S.ERROR}),
+    S.CRASHED: frozenset({S.STARTING, S.DELETING, S.ERROR, S.STOPPED}),
     S.ERROR: frozenset({S.STARTING, S.DELETING, S.STOPPED}),
     S.STARTING: frozenset({S.RUNNING, S.PAUSED, S.STOPPING, S.UNRESPONSIVE}) | _ENDS,
     S.RUNNING: frozenset({S.PAUSED, S.STOPPING, S.UNRESPONSIVE}) | _ENDS,

@@ -54,6 +54,7 @@ def show(record: VmRecord, *, now: datetime | None = None) -> Vm:
         cloud_init=cloudinit.shown(record.cloud_init) if record.cloud_init else None,
         autostart=record.autostart,
         restart_policy=record.restart_policy,
+        restart=record.restart,
         disks=record.disks,
         endpoints=run.endpoints if run else [],
         created_at=record.created_at,

@@ -70,11 +70,13 @@ class Kernel(Value, frozen=True, kw_only=True):
 
 
 class Autostart(Value, frozen=True, kw_only=True):
-    """Whether and when the VM starts after the host has booted; kept, but not acted upon yet."""
+    """Whether and when the VM starts after the host has booted, once a boot."""
 
     enabled: bool = False
-    order: Annotated[int, Meta(ge=0, le=10_000)] = 0
-    delay: Delay = 0
+    order: Annotated[
+        int, Meta(ge=0, le=10_000, description="Lower ones have been started first.")
+    ] = 0
+    delay: Annotated[Delay, Meta(description="Seconds after the one before.")] = 0
 
 
 class VmCreate(Value, frozen=True, kw_only=True):
@@ -103,7 +105,11 @@ class VmCreate(Value, frozen=True, kw_only=True):
     autostart: Autostart = Autostart()
     restart_policy: Annotated[
         RestartPolicy,
-        Meta(description="When it ends by itself; kept, but not acted upon yet."),
+        Meta(
+            description="Whether it is started again when it ends by itself: `on-failure` when it "
+            "crashes, is killed or panics; `always` also when the guest switches itself off, and "
+            "after a boot of the host that found it running. A stop by a user is always final."
+        ),
     ] = "never"
     full_copy: Annotated[
         bool, Meta(description="Copy the image whole, instead of a thin overlay over it.")
@@ -177,6 +183,18 @@ class Run(Value, frozen=True, kw_only=True):
     endpoints: list[Endpoint] = []
     console_start: Annotated[int, Meta(description="The console's offset at the start.")] = 0
     started_at: datetime | None = None
+    incident: Annotated[str | None, Meta(description="Of its unexpected end.")] = None
+
+
+class Restart(Value, frozen=True, kw_only=True):
+    """How far the automatic starts of a VM have got that does not stay up."""
+
+    attempts: Annotated[int, Meta(description="Since it was stable, or was started by a user.")]
+    next_attempt_at: Annotated[
+        datetime | None, Meta(description="When the latest attempt is made, while it is due.")
+    ] = None
+    gave_up: Annotated[bool, Meta(description="No more attempts: the limit is reached.")] = False
+    reason: Annotated[str, Meta(description="What the latest attempt is made for.")]
 
 
 class VmRecord(Value, frozen=True, kw_only=True):
@@ -200,6 +218,7 @@ class VmRecord(Value, frozen=True, kw_only=True):
     status_reason: str | None = None
     run: Run | None = None
     operation_id: str | None = None
+    restart: Restart | None = None
     cloud_init: CloudInit | None = None
     source: str | None = None
     is_full_copy: bool = False
@@ -238,6 +257,7 @@ class Vm(Value, frozen=True, kw_only=True):
     cloud_init: Annotated[CloudInit | None, Meta(description="Without its password.")]
     autostart: Autostart
     restart_policy: RestartPolicy
+    restart: Annotated[Restart | None, Meta(description="null: nothing to tell.")]
     disks: list[Disk]
     endpoints: list[Endpoint]
     created_at: datetime
@@ -264,18 +284,3 @@ class RestartRequest(Value, frozen=True, kw_only=True):
 
     mode: Literal["graceful", "force"] = "graceful"
     timeout: TimeoutS = 60
-
-
-class Incident(Value, frozen=True, kw_only=True):
-    """What is known of one unexpected end."""
-
-    id: str
-    at: datetime
-    status: VmStatus
-    reason: str
-    exit_status: int | None
-    signal: str | None
-    stderr: Annotated[str, Meta(description="The end of what QEMU wrote.")]
-    qmp_events: list[dict[str, object]]
-    console: Annotated[str, Meta(description="The last console bytes, as text.")]
-    command_line: list[str]

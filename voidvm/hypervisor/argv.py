@@ -143,6 +143,7 @@ class _Arguments:
             *(part for number, nic in enumerate(guest.nics) for part in self._nic(number, nic)),
             *self._device({"driver": self._virtio("virtio-rng"), "rng": "rng0"}),
             *self._balloon(),
+            *self._panic(),
             *self._boot(),
         ]
 
@@ -285,6 +286,10 @@ class _Arguments:
                 "guest-stats-polling-interval": STATS_EVERY_S,
             }
         )
+
+    def _panic(self) -> list[str]:
+        """Lets a guest say that it panicked; an I/O port, so that no card moves to another slot."""
+        return self._device({"driver": "pvpanic"}) if self._is_pci else []
 
     def _boot(self) -> list[str]:
         guest = self._guest

@@ -18,7 +18,6 @@ from voidvm.domain.catalog import CatalogEntry
 from voidvm.domain.compatibility import machine_problems
 from voidvm.domain.fields import new_vm_id
 from voidvm.domain.image import Image
-from voidvm.domain.permission import Permission
 from voidvm.domain.states import VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.vm import Disk, Hardware, VmCreate, VmRecord
@@ -33,6 +32,7 @@ from voidvm.services.images import Images
 from voidvm.services.imports import Imports
 from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.space import Space
+from voidvm.services.starting import owner_of
 from voidvm.services.vms import GIB, Vms
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
@@ -222,7 +222,7 @@ class Creation:
             )
             if record.wanted == "running":
                 progress.stage("start")
-                await self._lifecycle.start(_owner(record), record.id)
+                await self._lifecycle.start(owner_of(record), record.id)
 
         operation = await self._operations.submit(
             "vm-create",
@@ -314,17 +314,6 @@ class Creation:
         paths = self._layout.vm(record.id)
         for folder in (_draft(paths).data, paths.data):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _owner(record: VmRecord) -> Principal:
-    """The VM's owner, for work that goes on when its request has been answered."""
-    return Principal(
-        user_id=record.owner_id,
-        username=record.owner,
-        role="user",
-        session_id="",
-        permissions=frozenset(Permission),
-    )
 
 
 def _draft(paths: VmPaths) -> VmPaths:

@@ -6,11 +6,13 @@ import asyncio
 from typing import Literal
 
 from voidvm.domain.account import Principal
-from voidvm.domain.states import STARTABLE, WITH_PROCESS, VmStatus
+from voidvm.domain.incident import Incident
+from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.views import show
-from voidvm.domain.vm import Incident, RestartRequest, StopRequest, Vm, VmRecord
+from voidvm.domain.vm import RestartRequest, StopRequest, Vm, VmRecord
 from voidvm.errors import VmAlreadyRunning, VmNotRunning, VmStateConflict
-from voidvm.services.guests import Guests
+from voidvm.services.starting import Starting
+from voidvm.services.upkeep import Upkeep
 from voidvm.services.vms import Vms
 from voidvm.store.vms import VmStore
 from voidvm.supervisor import incidents
@@ -25,12 +27,20 @@ class Lifecycle:
     """Each method answers when what it asked for was observed."""
 
     def __init__(
-        self, store: VmStore, *, vms: Vms, fleet: Fleet, guests: Guests, layout: Layout
+        self,
+        store: VmStore,
+        *,
+        vms: Vms,
+        fleet: Fleet,
+        starting: Starting,
+        upkeep: Upkeep,
+        layout: Layout,
     ) -> None:
         self._store = store
         self._vms = vms
         self._fleet = fleet
-        self._guests = guests
+        self._starting = starting
+        self._upkeep = upkeep
         self._layout = layout
 
     async def start(self, principal: Principal, ref: str) -> Vm:
@@ -38,29 +48,30 @@ class Lifecycle:
         record, machine = await self._find(principal, ref)
         if machine.status in WITH_PROCESS and machine.status is not VmStatus.STARTING:
             raise VmAlreadyRunning(vm=record.name, details=machine.status)
-        stored = await machine.perform("start", lambda: self._start(principal, record, machine))
+        if not machine.is_busy:
+            await self._upkeep.call_off(record.id)
+        stored = await machine.perform(
+            "start", lambda: self._starting.start(principal, record, machine)
+        )
         return show(self._vms.fresh(stored))
 
-    async def _start(self, principal: Principal, record: VmRecord, machine: Machine) -> VmRecord:
-        if machine.status not in STARTABLE:
-            raise VmAlreadyRunning(vm=record.name, details=machine.status)
-        stored = await self._store.get(record.id) or record
-        guest, endpoints = await self._guests.build(principal, stored)
-        # Written while QEMU gets ready; the machine waits for it before the guest runs.
-        await machine.start(
-            guest,
-            hardware=stored.hardware,
-            endpoints=endpoints,
-            note=lambda: self._store.set_wanted(record.id, "running"),
-        )
-        return stored
-
     async def stop(self, principal: Principal, ref: str, request: StopRequest) -> Vm:
-        """Stop a VM; a forced stop works whatever else is under way."""
+        """Stop a VM; a forced stop works whatever else is under way.
+
+        One that was to be started by itself is not, and is stopped by that.
+        """
         record, machine = await self._find(principal, ref)
-        if request.force:
-            await machine.force_stop()
+        was_due = await self._upkeep.call_off(record.id)
+        if was_due and machine.status not in WITH_PROCESS:
             await self._store.set_wanted(record.id, "stopped")
+            # Again, for an end that was seen meanwhile.
+            await self._upkeep.call_off(record.id)
+            await machine.call_off()
+        elif request.force:
+            try:
+                await machine.force_stop()
+            finally:
+                await self._store.set_wanted(record.id, "stopped")
         else:
             self._require_process(record, machine)
             await machine.perform(
@@ -86,7 +97,7 @@ class Lifecycle:
             await machine.force_stop()
         else:
             await machine.stop(timeout_s=request.timeout)
-        await self._start(principal, record, machine)
+        await self._starting.start(principal, record, machine)
 
     async def act(self, principal: Principal, ref: str, action: SimpleAction) -> Vm:
         """Reset, pause or resume a VM."""

@@ -26,6 +26,7 @@ from voidvm.errors import (
     VmNotFound,
 )
 from voidvm.operations.runner import Operations
+from voidvm.services.upkeep import Upkeep
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout
@@ -44,12 +45,14 @@ class Vms:
         *,
         fleet: Fleet,
         operations: Operations,
+        upkeep: Upkeep,
         layout: Layout,
         bus: Bus,
     ) -> None:
         self._store = store
         self._fleet = fleet
         self._operations = operations
+        self._upkeep = upkeep
         self._layout = layout
         self._bus = bus
 
@@ -135,6 +138,8 @@ class Vms:
         if machine.status is VmStatus.CREATING and record.operation_id is not None:
             with suppress(OperationNotCancellable):
                 await self._operations.cancel(record.operation_id)
+        if force or self._upkeep.is_due(record.id):
+            await self._upkeep.call_off(record.id)
         if force and machine.status in WITH_PROCESS:
             await machine.force_stop()
             # A graceful stop that waited for the guest has just been answered, too.

@@ -210,3 +210,50 @@ _OPERATIONS = f"""
 """
 
 EVENTS: Final = _TABLES + _VMS + _IMAGES + _PEOPLE + _OPERATIONS
+
+_RUN_NEW, _RUN_OLD = "CAST(NEW.run AS TEXT)", "CAST(OLD.run AS TEXT)"
+_RESTART_NEW, _RESTART_OLD = "CAST(NEW.restart AS TEXT)", "CAST(OLD.restart AS TEXT)"
+
+# A later step: what keeps VMs up. A row of `autostarts` is a VM that is to be started in this boot
+# of the host, or one that could not be.
+UPKEEP: Final = f"""
+    ALTER TABLE vms ADD COLUMN restart BLOB;
+    CREATE TABLE host (id INTEGER PRIMARY KEY CHECK (id = 1), boot_id TEXT NOT NULL);
+    CREATE TABLE autostarts (
+        vm_id TEXT PRIMARY KEY REFERENCES vms (id) ON DELETE CASCADE,
+        failure TEXT
+    ) WITHOUT ROWID;
+    CREATE TRIGGER vm_crashed AFTER UPDATE OF run ON vms
+    WHEN json_extract({_RUN_NEW}, '$.incident') IS NOT json_extract({_RUN_OLD}, '$.incident')
+        AND json_extract({_RUN_NEW}, '$.incident') IS NOT NULL BEGIN
+        INSERT INTO events ({_COLUMNS})
+        VALUES ('vm.crashed', 'error', NEW.owner_id, NEW.id, json_object(
+            'name', NEW.name, 'status', NEW.status, 'statusReason', NEW.status_reason,
+            'incident', json_extract({_RUN_NEW}, '$.incident')));
+    END;
+    CREATE TRIGGER vm_restarting AFTER UPDATE OF restart ON vms
+    WHEN json_extract({_RESTART_NEW}, '$.nextAttemptAt') IS NOT NULL
+        AND json_extract({_RESTART_NEW}, '$.nextAttemptAt')
+            IS NOT json_extract({_RESTART_OLD}, '$.nextAttemptAt') BEGIN
+        INSERT INTO events ({_COLUMNS})
+        VALUES ('vm.restarting', 'warning', NEW.owner_id, NEW.id, json_object(
+            'name', NEW.name, 'reason', json_extract({_RESTART_NEW}, '$.reason'),
+            'attempt', json_extract({_RESTART_NEW}, '$.attempts'),
+            'nextAttemptAt', json_extract({_RESTART_NEW}, '$.nextAttemptAt')));
+    END;
+    CREATE TRIGGER vm_restart_gave_up AFTER UPDATE OF restart ON vms
+    WHEN json_extract({_RESTART_NEW}, '$.gaveUp')
+        AND NOT ifnull(json_extract({_RESTART_OLD}, '$.gaveUp'), 0) BEGIN
+        INSERT INTO events ({_COLUMNS})
+        VALUES ('vm.restart-gave-up', 'error', NEW.owner_id, NEW.id, json_object(
+            'name', NEW.name, 'reason', json_extract({_RESTART_NEW}, '$.reason'),
+            'attempts', json_extract({_RESTART_NEW}, '$.attempts')));
+    END;
+    CREATE TRIGGER vm_autostart_failed AFTER UPDATE OF failure ON autostarts
+    WHEN NEW.failure IS NOT NULL BEGIN
+        INSERT INTO events ({_COLUMNS})
+        SELECT 'vm.autostart-failed', 'error', owner_id, id,
+            json_object('name', name, 'reason', NEW.failure)
+        FROM vms WHERE id = NEW.vm_id;
+    END;
+"""

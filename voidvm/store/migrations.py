@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from voidvm.store.event_triggers import EVENTS
+from voidvm.store.event_triggers import EVENTS, UPKEEP
 
 # Never change a step that was released: add one.
 MIGRATIONS: Final[tuple[str, ...]] = (
@@ -160,4 +160,5 @@ MIGRATIONS: Final[tuple[str, ...]] = (
         updated_at TEXT NOT NULL
     );
     """,
+    UPKEEP,
 )

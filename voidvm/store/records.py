@@ -6,7 +6,15 @@ import msgspec
 
 from voidvm.domain.cloudinit import CloudInit
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import Autostart, Disk, Hardware, RestartPolicy, Run, VmRecord
+from voidvm.domain.vm import (
+    Autostart,
+    Disk,
+    Hardware,
+    Restart,
+    RestartPolicy,
+    Run,
+    VmRecord,
+)
 from voidvm.store.database import Row
 from voidvm.store.values import moment
 
@@ -32,11 +40,17 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_run = msgspec.json.Decoder(Run).decode
+_decode_restart = msgspec.json.Decoder(Restart).decode
 
 
 def vm_run(run: Run | None) -> bytes | None:
     """The column of a run."""
     return None if run is None else _encode(run)
+
+
+def vm_restart(restart: Restart | None) -> bytes | None:
+    """The column of automatic starts."""
+    return None if restart is None else _encode(restart)
 
 
 def vm_body(record: VmRecord) -> bytes:
@@ -59,6 +73,7 @@ def vm_record(row: Row) -> VmRecord:
         status_reason=row["status_reason"],
         run=_decode_run(row["run"]) if row["run"] else None,
         operation_id=row["operation_id"],
+        restart=_decode_restart(row["restart"]) if row["restart"] else None,
         created_at=moment(row["created_at"]),
         updated_at=moment(row["updated_at"]),
         **{name: getattr(body, name) for name in _Body.__struct_fields__},

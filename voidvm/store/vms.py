@@ -12,11 +12,11 @@ import msgspec
 from voidvm.domain.account import Principal
 from voidvm.domain.quota import Plans
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import Run, VmRecord
+from voidvm.domain.vm import Restart, Run, VmRecord
 from voidvm.errors import ImageNotFound, NameTaken, VmNotFound
 from voidvm.store.database import Database, Transaction
 from voidvm.store.quota import check_change
-from voidvm.store.records import SELECT_VM, vm_body, vm_record, vm_run
+from voidvm.store.records import SELECT_VM, vm_body, vm_record, vm_restart, vm_run
 from voidvm.store.values import like, stamp
 
 
@@ -35,7 +35,7 @@ class VmStore:
             await _check_images(transaction, before=None, after=record)
             try:
                 await transaction.execute(
-                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                    "INSERT INTO vms VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
                     (
                         record.id,
                         record.owner_id,
@@ -184,6 +184,12 @@ class VmStore:
     async def set_wanted(self, vm_id: str, wanted: Literal["running", "stopped"]) -> None:
         """Note what was asked for."""
         await self._database.execute("UPDATE vms SET wanted = ? WHERE id = ?", (wanted, vm_id))
+
+    async def set_restart(self, vm_id: str, restart: Restart | None) -> None:
+        """Note how far the automatic starts have got."""
+        await self._database.execute(
+            "UPDATE vms SET restart = ? WHERE id = ?", (vm_restart(restart), vm_id)
+        )
 
     async def set_operation(self, vm_id: str, operation_id: str) -> None:
         """Note the operation that makes the VM."""

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections import deque
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
+from voidvm.domain.restart import FATAL, GUEST_SHUTDOWN, HOST_SIGNAL
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import Incident
 from voidvm.errors import CommandFailed, VmNotRunning, VmUnresponsive
 from voidvm.hypervisor.argv import SERIAL_ID
-from voidvm.hypervisor.launch import stderr_tail
 from voidvm.hypervisor.monitor import (
     QUERY_PTYS,
     CommandRefused,
@@ -28,10 +26,11 @@ from voidvm.hypervisor.monitor import (
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import incidents, shutdown
 from voidvm.supervisor.console import Console, Records
+from voidvm.supervisor.evidence import CONSOLE_BYTES, Evidence
 from voidvm.supervisor.expectations import Expectations
 from voidvm.supervisor.history import History
 from voidvm.supervisor.paths import VmPaths
-from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown, plain_stderr
+from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown
 from voidvm.supervisor.state import VmState
 
 log = logging.getLogger(__name__)
@@ -40,11 +39,9 @@ T = TypeVar("T")
 
 REATTACH_S = 1.5
 RECOVER_EVERY_S = 1.0
-EVENTS_KEPT = 32
 NO_SPACE = "io-error: no space"
 SPACE_EVERY_S = 2.0
 SPACE_ENOUGH_BYTES = 16 * 1024**2
-INCIDENT_CONSOLE_BYTES = 4096
 
 # In these the guest's CPUs are taken to run, so that a halt is news.
 _LIVE = frozenset({VmStatus.STARTING, VmStatus.RUNNING, VmStatus.UNRESPONSIVE})
@@ -53,8 +50,8 @@ _LIVE = frozenset({VmStatus.STARTING, VmStatus.RUNNING, VmStatus.UNRESPONSIVE})
 class Attachment:
     """Holds at most one QEMU at a time and sets the VM's status from what it does.
 
-    `expected_end` is the reason of an end that was asked for; an end while it is None is
-    unexpected and leaves an incident.
+    `expected_end` is the reason of an end that was asked for, or of a failure for which it is
+    ended; an end while it is None is unexpected and leaves an incident.
     """
 
     def __init__(self, state: VmState, *, paths: VmPaths, records: Records) -> None:
@@ -70,7 +67,9 @@ class Attachment:
         self._console: Console | None = None
         self._is_ending = False
         self._awaits_space = False
-        self._events: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT)
+        # Why the guest halts, as far as it was told of; None: it runs.
+        self._halted_by: str | None = None
+        self._evidence = Evidence(state, paths=paths)
         self._expected = Expectations()
         self._background: set[asyncio.Task[None]] = set()
 
@@ -115,8 +114,9 @@ class Attachment:
         self._process = process
         self._is_ending = False
         self.expected_end = self.pause_reason = None
+        self._halted_by = self._state.reason
         self.closing.clear()
-        self._events.clear()
+        self._evidence.begin(process)
         process.exited.add_done_callback(self._on_exit)
 
     def unwatch(self) -> None:
@@ -159,7 +159,7 @@ class Attachment:
         if state == "running":
             self._mark_running()
         elif state == "shutdown":
-            self._finish_shutdown("guest-shutdown")
+            self._finish_shutdown(GUEST_SHUTDOWN)
         elif state != "prelaunch":
             is_full = state == "io-error" and await self.monitor.lacks_space()
             self._mark_paused(NO_SPACE if is_full else of_run_state(state))
@@ -220,7 +220,7 @@ class Attachment:
 
     def said(self) -> str:
         """What QEMU wrote to its stderr, for people."""
-        return plain_stderr(stderr_tail(self._paths.stderr_log))
+        return self._evidence.said()
 
     def found_hung(self) -> None:
         """QEMU lives but does not answer: say so, and ask again until it does."""
@@ -232,10 +232,11 @@ class Attachment:
 
     def found_gone(self, *, status: VmStatus, reason: str) -> None:
         """The QEMU that the records speak of is no more."""
-        self._state.set(status, reason)
         if status is VmStatus.CRASHED:
             with History(self._paths.console_log, cap_bytes=self._records.console_bytes) as history:
-                self._keep_incident(Exit(), [], history.tail(INCIDENT_CONSOLE_BYTES))
+                console = history.tail(CONSOLE_BYTES)
+            self._evidence.keep(status, reason, outcome=Exit(), console=console, is_witnessed=False)
+        self._state.set(status, reason)
 
     async def release(self) -> None:
         """Let go of everything; the guest goes on."""
@@ -267,7 +268,7 @@ class Attachment:
     # Observations
 
     def _on_event(self, name: str, data: Mapping[str, object]) -> None:
-        self._events.append({"event": name, "data": dict(data)})
+        self._evidence.event(name, data)
         self._expected.fulfil(name, data)
         status = self._state.status
         if name == "RESUME":
@@ -282,12 +283,16 @@ class Attachment:
             self._finish_shutdown(of_shutdown(data))
 
     def _mark_running(self) -> None:
+        self._halted_by = None
         run = self._state.run
         if run is not None and run.started_at is None:
             self._state.run = msgspec.structs.replace(run, started_at=incidents.now())
         self._state.set(VmStatus.RUNNING)
 
     def _mark_paused(self, reason: str) -> None:
+        if reason in FATAL and reason != self._halted_by:
+            self._keep(VmStatus.PAUSED, reason, Exit(), self.console.tail(CONSOLE_BYTES))
+        self._halted_by = reason
         self._state.set(VmStatus.PAUSED, reason)
         if reason == NO_SPACE and not self._awaits_space:
             self._awaits_space = True
@@ -348,40 +353,34 @@ class Attachment:
     def _on_exit(self, exited: asyncio.Future[Exit]) -> None:
         if exited.cancelled():
             return
-        process, self._process = self._process, None
+        self._process = None
         monitor, self._monitor = self._monitor, None
         console_end = b""
         if self._console is not None:
             self._console.detach()
-            console_end = self._console.tail(INCIDENT_CONSOLE_BYTES)
+            console_end = self._console.tail(CONSOLE_BYTES)
         if monitor is not None:
             self._spawn(monitor.close(), name="monitor-close")
         for path in (self._paths.monitor_socket, self._paths.agent_socket):
             path.unlink(missing_ok=True)
-        if self.expected_end is not None:
-            self._state.set(VmStatus.STOPPED, self.expected_end)
-        else:
-            has_run = self._state.status is not VmStatus.STARTING
-            outcome = exited.result()
-            reason = of_exit(outcome) if has_run else "did not start"
-            self._state.set(VmStatus.CRASHED if has_run else VmStatus.ERROR, reason)
-            self._keep_incident(outcome, process.command if process else [], console_end)
+        status, reason = self._end_of(exited.result())
+        if self.expected_end in {None, HOST_SIGNAL}:
+            self._keep(status, reason, exited.result(), console_end)
+        self._state.set(status, reason)
         self._spawn(self.rest(), name="rest")
 
-    def _keep_incident(self, outcome: Exit, command: list[str], console_end: bytes) -> None:
-        incident = Incident(
-            id=incidents.new_id(at := incidents.now()),
-            at=at,
-            status=self._state.status,
-            reason=self._state.reason or "",
-            exit_status=outcome.status,
-            signal=outcome.signal_name,
-            stderr=self.said(),
-            qmp_events=list(self._events),
-            console=console_end.decode(errors="replace"),
-            command_line=command,
-        )
-        incidents.write(self._paths.incidents, incident)
+    def _end_of(self, outcome: Exit) -> tuple[VmStatus, str]:
+        """What an exit means."""
+        if self.expected_end is not None:
+            is_failure = self.expected_end in FATAL
+            return VmStatus.CRASHED if is_failure else VmStatus.STOPPED, self.expected_end
+        if self._state.status is VmStatus.STARTING:
+            return VmStatus.ERROR, "did not start"
+        return VmStatus.CRASHED, of_exit(outcome)
+
+    def _keep(self, status: VmStatus, reason: str, outcome: Exit, console: bytes) -> None:
+        incident = self._evidence.keep(status, reason, outcome=outcome, console=console)
+        self._spawn(self._evidence.ask_kernel(incident), name="ask-kernel")
 
     def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         task = asyncio.create_task(work, name=f"{name}-{self._state.vm_id}")

@@ -12,7 +12,7 @@ from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.vm import VmRecord
 from voidvm.errors import VmNotFound, VoidVMError
 from voidvm.hypervisor.launch import Launcher
-from voidvm.hypervisor.process import ProcessGone, boot_id, running_guests
+from voidvm.hypervisor.process import ProcessGone, running_guests
 from voidvm.supervisor.console import Records
 from voidvm.supervisor.machine import Machine
 from voidvm.supervisor.paths import Layout
@@ -32,12 +32,14 @@ class Fleet:
         journal: Journal,
         bus: Bus,
         records: Records,
+        boot_id: str,
     ) -> None:
         self._layout = layout
         self._launcher = launcher
         self._journal = journal
         self._bus = bus
         self._records = records
+        self._boot_id = boot_id
         self._machines: dict[str, Machine] = {}
         bus.subscribe(self._on_news)
 
@@ -71,6 +73,7 @@ class Fleet:
             paths=self._layout.vm(record.id),
             launcher=self._launcher,
             records=self._records,
+            boot_id=self._boot_id,
         )
         self._machines[record.id] = machine
         return machine
@@ -85,14 +88,13 @@ class Fleet:
         found: dict[str, list[int]] = defaultdict(list)
         for pid, vm_id in await asyncio.to_thread(lambda: list(running_guests())):
             found[vm_id].append(pid)
-        boot = boot_id()
         async with asyncio.TaskGroup() as group:
             for record in records:
                 machine = self.add(record)
                 if pids := found.get(record.id):
                     group.create_task(self._adopt(machine, pids, record))
                 elif record.status in WITH_PROCESS:
-                    self._gone(machine, record, boot)
+                    self._gone(machine, record)
 
     async def _adopt(self, machine: Machine, pids: list[int], record: VmRecord) -> None:
         for pid in pids:
@@ -104,11 +106,10 @@ class Fleet:
                 log.info("%s: found again, pid %d, %s", record.id, pid, machine.status)
                 return
         if machine.status in WITH_PROCESS:
-            self._gone(machine, record, boot_id())
+            self._gone(machine, record)
 
-    @staticmethod
-    def _gone(machine: Machine, record: VmRecord, boot: str) -> None:
-        is_same_boot = record.run is not None and record.run.boot_id == boot
+    def _gone(self, machine: Machine, record: VmRecord) -> None:
+        is_same_boot = record.run is not None and record.run.boot_id == self._boot_id
         machine.found_gone(is_same_boot=is_same_boot)
         log.info("%s: its QEMU is gone: %s, %s", record.id, machine.status, machine.state.reason)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from voidvm.domain.vm import Incident
+from voidvm.domain.incident import Incident
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,8 @@ from voidvm.hypervisor.argv import SERIAL_ID
 from voidvm.hypervisor.guest import DiskFile, Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
-from voidvm.hypervisor.process import ProcessGone, QemuProcess, boot_id
-from voidvm.hypervisor.usernet import established
-from voidvm.supervisor import hotplug, shutdown
+from voidvm.hypervisor.process import ProcessGone, QemuProcess
+from voidvm.supervisor import forwards, hotplug, shutdown
 from voidvm.supervisor.attachment import REATTACH_S, Attachment
 from voidvm.supervisor.console import Console, Records
 from voidvm.supervisor.heartbeat import Pulse
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 
 GREETING_S = 20.0
 RESUME_S = 10.0
-CONNECT_S = 2.0
 PRESS_AGAIN_S = 1.0
 # A QEMU that refuses its arguments is gone in a moment.
 LAST_WORDS_S = 0.5
@@ -58,12 +56,19 @@ class Machine:
     """
 
     def __init__(
-        self, state: VmState, *, paths: VmPaths, launcher: Launcher, records: Records
+        self,
+        state: VmState,
+        *,
+        paths: VmPaths,
+        launcher: Launcher,
+        records: Records,
+        boot_id: str,
     ) -> None:
         self.vm_id = state.vm_id
         self.state = state
         self.paths = paths
         self._launcher = launcher
+        self._boot_id = boot_id
         self._hold = Attachment(state, paths=paths, records=records)
         self.meter = VmMeter(state, self._hold, agent_socket=paths.agent_socket)
         self.pulse = Pulse(state, self._hold)
@@ -79,6 +84,11 @@ class Machine:
     def console(self) -> Console:
         """The serial console."""
         return self._hold.console
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is under way."""
+        return self._job is not None
 
     @property
     def has_process(self) -> bool:
@@ -154,7 +164,7 @@ class Machine:
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
         self.state.run = Run(
-            boot_id=boot_id(),
+            boot_id=self._boot_id,
             accel=guest.accel,
             hardware=hardware,
             endpoints=endpoints,
@@ -243,6 +253,19 @@ class Machine:
             await self._hold.end(at_once=True)
         await self.state.recorded()
 
+    async def give_up(self, reason: str) -> None:
+        """End the QEMU, if there is one, of a guest that has failed: it is `crashed` by that."""
+        if self._hold.has_process:
+            self._hold.expected_end = reason
+            await self._hold.end(at_once=True)
+            await self.state.recorded()
+
+    async def call_off(self) -> None:
+        """A VM that was to be started by itself is off now because a user says so."""
+        if self.status in STARTABLE:
+            self.state.set(VmStatus.STOPPED, "host-request")
+            await self.state.recorded()
+
     async def reset(self) -> None:
         """Press the reset button."""
         _ = self._hold.process
@@ -299,25 +322,7 @@ class Machine:
 
     async def is_listening(self, endpoint: Endpoint) -> bool:
         """Whether something in the guest takes connections that a forward leads to it."""
-        before = await self._connections(endpoint)
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, writer = await asyncio.open_connection(endpoint.host_address, endpoint.host_port)
-        except (OSError, TimeoutError):
-            return False
-        try:
-            for _ in range(10):
-                if await self._connections(endpoint) - before:
-                    return True
-                await asyncio.sleep(0.02)
-        finally:
-            writer.transport.abort()
-        return False
-
-    async def _connections(self, endpoint: Endpoint) -> frozenset[int]:
-        command = {"command-line": "info usernet"}
-        info = await self._hold.command("human-monitor-command", command)
-        return established(str(info), host_port=endpoint.host_port)
+        return await forwards.is_listening(self._hold, endpoint)
 
     async def send_break(self) -> None:
         """Send a break on the serial line."""
@@ -333,7 +338,7 @@ class Machine:
         `unresponsive` and is asked again.
         """
         run = self.state.run
-        ticks = run.pid_start if run and run.pid == pid and run.boot_id == boot_id() else None
+        ticks = run.pid_start if run and run.pid == pid and run.boot_id == self._boot_id else None
         process = QemuProcess.adopt(pid, vm_id=self.vm_id, ticks=ticks)
         self._note_process(process)
         if self.status not in WITH_PROCESS:
@@ -352,7 +357,9 @@ class Machine:
     def found_gone(self, *, is_same_boot: bool) -> None:
         """No QEMU was found for this VM; say what that means."""
         if self.status is VmStatus.STOPPING:
-            self._hold.found_gone(status=VmStatus.STOPPED, reason="host-request")
+            # What it was about to end for.
+            reason = self.state.reason or "host-request"
+            self._hold.found_gone(status=VmStatus.STOPPED, reason=reason)
         elif not is_same_boot:
             self._hold.found_gone(status=VmStatus.STOPPED, reason="host-restart")
         else:

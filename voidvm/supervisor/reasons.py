@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from voidvm.domain.restart import GUEST_SHUTDOWN, HOST_SIGNAL
 from voidvm.hypervisor.process import Exit
 
 _RUN_STATES = {
@@ -33,8 +34,8 @@ def of_exit(outcome: Exit) -> str:
 def of_shutdown(data: Mapping[str, object]) -> str:
     """The reason behind QEMU's SHUTDOWN event."""
     if data.get("guest"):
-        return "guest-shutdown"
-    return "host-signal" if data.get("reason") == "host-signal" else "host-request"
+        return GUEST_SHUTDOWN
+    return HOST_SIGNAL if data.get("reason") == "host-signal" else "host-request"
 
 
 def plain_stderr(text: str) -> str:

@@ -69,9 +69,10 @@ def agent(kind: str) -> list[str]:
 
 
 def last(kind: str) -> list[str]:
-    """What every guest has behind its own devices; microvm has no balloon."""
+    """What every guest has behind its own devices; microvm has neither balloon nor pvpanic."""
     rng = ["-device", f'{{"driver":"virtio-rng-{kind}","rng":"rng0"}}']
-    return [*rng, *(["-device", BALLOON] if kind == "pci" else [])]
+    pci = ["-device", BALLOON, "-device", '{"driver":"pvpanic"}']
+    return [*rng, *(pci if kind == "pci" else [])]
 
 
 BALLOON = (

@@ -8,29 +8,12 @@ from typing import cast
 
 import pytest
 
-from voidvm.bus import Bus
+from tests.support.states import state
 from voidvm.domain.states import VmStatus
-from voidvm.domain.vm import Run
 from voidvm.errors import VmUnresponsive
 from voidvm.hypervisor.monitor import MonitorLost
 from voidvm.supervisor.attachment import Attachment
 from voidvm.supervisor.heartbeat import ASK_AFTER, LOOKS, Heartbeat, Pulse
-from voidvm.supervisor.state import VmState
-
-
-class NoJournal:
-    """Keeps nothing."""
-
-    async def record(
-        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
-    ) -> None:
-        pass
-
-
-def state(status: VmStatus) -> VmState:
-    return VmState(
-        "vm-1", label="one", journal=NoJournal(), bus=Bus(), status=status, reason=None, run=None
-    )
 
 
 class Line:

@@ -11,8 +11,9 @@ from typing import Literal
 import pytest
 
 from voidvm.bus import Bus, News, VmStatusChanged
+from voidvm.domain.incident import Incident, QmpEvent
 from voidvm.domain.states import MoveRefused, VmStatus
-from voidvm.domain.vm import Incident, Run
+from voidvm.domain.vm import Run
 from voidvm.errors import PortInUse
 from voidvm.hypervisor.process import Exit
 from voidvm.supervisor import incidents, ports
@@ -107,7 +108,7 @@ def incident(at: datetime) -> Incident:
         exit_status=None,
         signal="SIGKILL",
         stderr="",
-        qmp_events=[{"event": "STOP", "data": {}}],
+        qmp_events=[QmpEvent(event="STOP", data={})],
         console="\ufffd\x00",
         command_line=["qemu"],
     )

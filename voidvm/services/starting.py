@@ -1,0 +1,71 @@
+"""The start of a VM: for a user who asks for it, and for the service that does so by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from voidvm.domain.account import Principal
+from voidvm.domain.permission import Permission
+from voidvm.domain.states import STARTABLE
+from voidvm.domain.vm import VmRecord
+from voidvm.errors import VmAlreadyRunning, VmNotFound
+from voidvm.services.guests import Guests
+from voidvm.store.vms import VmStore
+from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.machine import Machine
+
+
+class Starting:
+    """Builds the guest from what is stored now; `parallel` automatic starts go on at a time."""
+
+    def __init__(self, store: VmStore, *, fleet: Fleet, guests: Guests, parallel: int) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._guests = guests
+        self._places = asyncio.Semaphore(parallel)
+
+    async def start(self, principal: Principal, record: VmRecord, machine: Machine) -> VmRecord:
+        """Start it, as a part of a job of its machine; the record that it was started from."""
+        if machine.status not in STARTABLE:
+            raise VmAlreadyRunning(vm=record.name, details=machine.status)
+        stored = await self._store.get(record.id) or record
+        guest, endpoints = await self._guests.build(principal, stored)
+        # Written while QEMU gets ready; the machine waits for it before the guest runs.
+        await machine.start(
+            guest,
+            hardware=stored.hardware,
+            endpoints=endpoints,
+            note=lambda: self._store.set_wanted(record.id, "running"),
+        )
+        return stored
+
+    async def start_by_itself(self, vm_id: str, *, is_due: Callable[[VmRecord], bool]) -> bool:
+        """Start a VM in its owner's name, unless by its turn it is not due any more.
+
+        A cancelled call leaves no QEMU behind that it began. Raises as `Lifecycle.start` does.
+        """
+        async with self._places:
+            machine = self._fleet.get(vm_id)
+
+            async def work() -> bool:
+                record = await self._store.get(vm_id)
+                if record is None:
+                    raise VmNotFound(vm=vm_id)
+                if is_due(record):
+                    await self.start(owner_of(record), record, machine)
+                    return True
+                return False
+
+            return await machine.perform("start", work, ends_with_caller=True)
+
+
+def owner_of(record: VmRecord) -> Principal:
+    """The VM's owner, for work that nobody asks for just now."""
+    return Principal(
+        user_id=record.owner_id,
+        username=record.owner,
+        role="user",
+        session_id="",
+        permissions=frozenset(Permission),
+    )
