@@ -353,3 +353,21 @@ def test_a_stop_of_the_service_cuts_a_start_that_the_next_one_makes(own_bed: Bed
     bed.api = bed.service.api()
     bed.until(vm, "running")
     assert bed.host.starts(vm) == 3
+
+
+def test_a_guest_that_a_user_has_reset_meanwhile_is_left_alone(bed: Bed) -> None:
+    vm = running(bed, "on-failure")
+    machine = bed.service.fleet.get(vm)
+
+    async def panic_and_reset() -> None:
+        async def work() -> None:
+            bed.qemu(vm).panic()
+            await machine.state.changed()
+            await machine.reset()
+            await machine.resume()
+
+        await machine.perform("reset", work)
+
+    bed.service.run(panic_and_reset())
+    bed.waits()
+    assert bed.service.statuses(vm) == ["starting", "running", "paused", "running"]

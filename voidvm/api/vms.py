@@ -223,7 +223,10 @@ async def start_vm(call: Call[Nothing, Nothing]) -> Answer:
     errors=(*_JOB, errors.VmNotRunning),
 )
 async def stop_vm(call: Call[StopRequest, Nothing]) -> Answer:
-    """Press the power button and, after `timeout`, end it; with `force` end it at once."""
+    """Press the power button and, after `timeout`, end it; with `force` end it at once.
+
+    Of a VM that is to be started by itself, the start is called off.
+    """
     vm = await call.services.lifecycle.stop(call.principal, call.path["vm"], call.body)
     return Answer(data=vm)
 

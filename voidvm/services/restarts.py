@@ -60,8 +60,10 @@ class Restarts:
 
     async def restore(self) -> None:
         """Go on with what an earlier service planned, and see to what ended meanwhile."""
+        records = await self._store.all()
+        # From here on each end is news; those before are seen below.
         self._is_open = True
-        for record in await self._store.all():
+        for record in records:
             if record.restart is not None:
                 self._noted[record.id] = record.restart
             self._take_up(record)
@@ -69,16 +71,17 @@ class Restarts:
     def _take_up(self, record: VmRecord) -> None:
         state = self._fleet.get(record.id).state
         planned = record.restart
-        if state.status in WITH_PROCESS and not is_end(state.status, state.reason):
+        has_process, has_ended = state.status in WITH_PROCESS, is_end(state.status, state.reason)
+        if has_process and not has_ended:
             if planned is not None:
                 run = state.run
                 since = run.started_at if run and run.started_at else self._clock.now()
                 up_s = (self._clock.now() - since).total_seconds()
                 self._follow(record.id, self._settle(record.id, up_s=up_s))
         elif record.wanted == "running" and not (planned and planned.gave_up):
-            if planned is not None and planned.next_attempt_at is not None:
+            if planned is not None and planned.next_attempt_at is not None and not has_process:
                 self._follow(record.id, self._keep_up(record.id, planned))
-            elif is_end(state.status, state.reason):
+            elif has_ended:
                 self._follow(record.id, self._keep_up(record.id, None))
 
     async def close(self) -> None:
@@ -154,7 +157,8 @@ class Restarts:
         while (planned := await self._plan(vm_id, planned, failure)) is not None:
             if planned.next_attempt_at is not None:
                 wait_s = (planned.next_attempt_at - self._clock.now()).total_seconds()
-                await self._clock.sleep(max(0.0, wait_s))
+                # The host's clock may have been set back.
+                await self._clock.sleep(min(max(0.0, wait_s), self._settings().max_delay))
             failure = await self._attempt(vm_id, planned)
             if failure is None:
                 return await self._settle(vm_id)
@@ -179,11 +183,13 @@ class Restarts:
             return None
         if machine.status is VmStatus.PAUSED:
             await self._end(machine, reason)
+            if machine.has_process:
+                return None  # a user has reset it meanwhile
         if planned is not None:
             return planned
         now = self._settings()
         planned = next_attempt(
-            record.restart,
+            self._noted.get(vm_id),
             reason=reason,
             now=self._clock.now(),
             delay_s=now.delay,

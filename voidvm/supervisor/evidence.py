@@ -99,12 +99,14 @@ class Evidence:
         found: list[str] = []
         if kills := self._kills.seen() if self._kills else 0:
             found.append(f"memory.events: oom_kill {kills}")
-        if outcome.signal == signal.SIGKILL and host is not None:
+        # Of a process that an earlier service spawned nobody is told how it ended.
+        is_sigkill = outcome.signal in {signal.SIGKILL, None} and outcome.status is None
+        if is_sigkill and host is not None:
             share = host.memory_available_bytes / max(1, host.memory_total_bytes)
             if share < SCARCE_SHARE:
-                found.append(f"killed while {share:.1%} of the host's memory was free")
+                found.append(f"ended while {share:.1%} of the host's memory was free")
             if (stalled := host.stalled.get("memory.full", 0.0)) >= STALLED_PERCENT:
-                found.append(f"killed while all tasks waited for memory {stalled:g}% of the time")
+                found.append(f"ended while all tasks waited for memory {stalled:g}% of the time")
         return found
 
     async def ask_kernel(self, incident: Incident) -> None:

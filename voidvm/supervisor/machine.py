@@ -254,8 +254,8 @@ class Machine:
         await self.state.recorded()
 
     async def give_up(self, reason: str) -> None:
-        """End the QEMU, if there is one, of a guest that has failed: it is `crashed` by that."""
-        if self._hold.has_process:
+        """End the QEMU of a guest that has failed for that reason: it is `crashed` by that."""
+        if self._hold.has_process and self.state.reason == reason:
             self._hold.expected_end = reason
             await self._hold.end(at_once=True)
             await self.state.recorded()

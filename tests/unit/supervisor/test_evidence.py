@@ -104,9 +104,11 @@ def test_of_an_end_that_nobody_saw_no_host_is_told(bed: Bed) -> None:
     [
         (Exit(signal=9), pressure(), 0, []),
         (Exit(signal=9), pressure(), 2, ["memory.events: oom_kill 2"]),
-        (Exit(signal=9), pressure(available=3), 0, ["killed while 3.0% of the host's memory"]),
-        (Exit(signal=9), pressure(stalled=40), 0, ["killed while all tasks waited for memory 40%"]),
+        (Exit(signal=9), pressure(available=3), 0, ["ended while 3.0% of the host's memory"]),
+        (Exit(signal=9), pressure(stalled=40), 0, ["ended while all tasks waited for memory 40%"]),
+        (Exit(), pressure(available=3), 0, ["ended while 3.0% of the host's memory"]),
         (Exit(signal=11), pressure(available=3, stalled=40), 0, []),
+        (Exit(status=1), pressure(available=3, stalled=40), 0, []),
     ],
 )
 def test_signs_of_a_lack_of_memory(
