@@ -17,43 +17,19 @@ import typer
 from typer.exceptions import TyperException
 
 from voidvm import __version__
-from voidvm.cli import (
-    config,
-    console,
-    disk,
-    doctor,
-    events,
-    image,
-    login,
-    operation,
-    serve,
-    transfer,
-    vm,
-)
+from voidvm.cli.commands import Commands
 from voidvm.cli.failures import MEANINGS, CliError, Exit, exit_of_http, hint_of, say_error
 from voidvm.errors import ValidationFailed, VoidVMError
 
 app = typer.Typer(
     name="voidvm",
+    cls=Commands,
     help="Virtual machines on one Linux host: run the service, and talk to it.",
     epilog="Exit status: " + "; ".join(f"{status:d} {MEANINGS[status]}" for status in Exit) + ".",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("serve")(serve.serve)
-app.command("doctor")(doctor.doctor)
-app.command("login")(login.login)
-app.command("logout")(login.logout)
-app.add_typer(vm.app, name="vm")
-app.add_typer(image.app, name="image")
-app.add_typer(disk.app, name="disk")
-app.add_typer(operation.app, name="operation")
-app.add_typer(config.app, name="config")
-transfer.register(image.app)
-vm.app.command("iso")(disk.change_iso)
-app.command("console")(console.console)
-app.command("events")(events.events)
 
 
 def _show_version(is_wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from voidvm.cli.completion import complete_setting
 from voidvm.cli.options import AsJson, Token, Url
 from voidvm.cli.output import note, print_json, print_table
 from voidvm.cli.remote import Json, connect
@@ -14,7 +15,12 @@ from voidvm.cli.remote import Json, connect
 app = typer.Typer(help="Settings that change while the service runs.", no_args_is_help=True)
 
 Key = Annotated[
-    str, typer.Argument(metavar="KEY", help="Such as limits.requestsPerMinute or plans.pro.maxVms.")
+    str,
+    typer.Argument(
+        metavar="KEY",
+        help="Such as limits.requestsPerMinute or plans.pro.maxVms.",
+        autocompletion=complete_setting,
+    ),
 ]
 
 
@@ -49,7 +55,14 @@ def set_config(
 
 @app.command("unset")
 def unset_config(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key, a plan or a whole section.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="A key, a plan or a whole section.",
+            autocompletion=complete_setting,
+        ),
+    ],
     url: Url = None,
     token: Token = None,
 ) -> None:

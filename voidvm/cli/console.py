@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from voidvm.cli.options import Token, Url, VmName
-from voidvm.cli.remote import connect
+from voidvm.cli.remote import Remote, connect
+
+LINGER_S = 1.0
 
 
 def _check_since(text: str | None) -> str | None:
@@ -38,7 +40,7 @@ def console(
             help="When stdin is no terminal: leave when it has ended and the console was silent "
             "for so many seconds.",
         ),
-    ] = 1.0,
+    ] = LINGER_S,
     timeout: Annotated[
         float | None,
         typer.Option(min=0, help="Leave after so many seconds in any case.", show_default=False),
@@ -59,11 +61,37 @@ def console(
     place: int | Literal["end"] | None = int(since) if since and since != "end" else None
     if since == "end":
         place = "end"
-    remote = connect(url, token)
+    return attached(
+        connect(url, token),
+        vm,
+        is_read_only=read_only,
+        since=place,
+        linger_s=linger,
+        timeout_s=timeout,
+    )
+
+
+def attached(
+    remote: Remote,
+    vm: str,
+    *,
+    is_read_only: bool = False,
+    since: int | Literal["end"] | None = None,
+    linger_s: float = LINGER_S,
+    timeout_s: float | None = None,
+) -> int:
+    """The exit status, when the user has left the console."""
     import asyncio  # noqa: PLC0415 - 30 ms
 
     from voidvm.cli.attach import attach  # noqa: PLC0415 - websockets: 50 ms
 
     return asyncio.run(
-        attach(remote, vm, is_read_only=read_only, since=place, linger_s=linger, timeout_s=timeout)
+        attach(
+            remote,
+            vm,
+            is_read_only=is_read_only,
+            since=since,
+            linger_s=linger_s,
+            timeout_s=timeout_s,
+        )
     )

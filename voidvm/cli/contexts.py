@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
-from voidvm.cli.failures import CliError
+from voidvm.cli.failures import CliError, Exit
 
 
 class Context(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -39,6 +40,12 @@ def default_path(environ: Mapping[str, str] | None = None) -> Path:
     return folder / "voidvm" / "contexts.json"
 
 
+def short_name(url: str) -> str:
+    """A service as people name it: host and port, and the path where it is not the usual one."""
+    parts = urlsplit(url)
+    return parts.netloc + parts.path.removesuffix("/api/v1")
+
+
 class Contexts:
     """The saved logins, by the address of their service; a token is never sent to another one."""
 
@@ -53,6 +60,39 @@ class Contexts:
     def get(self, url: str) -> Context | None:
         """The login at a service."""
         return self._load().contexts.get(url)
+
+    def all(self) -> list[Context]:
+        """Every login."""
+        return list(self._load().contexts.values())
+
+    def named(self, name: str) -> Context:
+        """The login at the service that has this address, or is called so. Raises `CliError`."""
+        found = [
+            context
+            for context in self.all()
+            if name.rstrip("/") in {context.url, short_name(context.url), _root(context.url)}
+        ]
+        if len(found) != 1:
+            raise CliError(
+                f"there is no login at '{name}'",
+                exit_status=Exit.NOT_FOUND,
+                hint="voidvm context ls lists them; to make one: voidvm login --url URL",
+            )
+        return found[0]
+
+    def use(self, context: Context) -> None:
+        """Let commands without `--url` go there; call it while `locked`."""
+        content = self._load()
+        content.current = context.url
+        self._store(content)
+
+    def remove(self, context: Context) -> None:
+        """Forget a login; call it while `locked`."""
+        content = self._load()
+        content.contexts.pop(context.url, None)
+        if content.current == context.url:
+            content.current = None
+        self._store(content)
 
     def save(self, context: Context, *, is_current: bool = False) -> None:
         """Keep a login in the place of the earlier one; call it while `locked`."""
@@ -103,3 +143,7 @@ class Contexts:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def _root(url: str) -> str:
+    return url.removesuffix("/api/v1")

@@ -7,15 +7,22 @@ from urllib.parse import quote
 
 import typer
 
+from voidvm.cli import sizes
+from voidvm.cli.completion import complete_disk, complete_image, complete_iso
 from voidvm.cli.failures import CliError, Exit
-from voidvm.cli.options import AsJson, Token, Url, VmName, confirm
+from voidvm.cli.options import AsJson, Token, Url, VmName, Yes, confirm
 from voidvm.cli.output import note, print_json, print_table
-from voidvm.cli.remote import connect, vm_path
+from voidvm.cli.remote import Json, connect, vm_path
+from voidvm.domain.vm import DiskBus, DiskCache
 
 app = typer.Typer(help="A VM's disks, also while it runs.", no_args_is_help=True)
 
-DiskId = Annotated[str, typer.Argument(metavar="DISK", help="disk0, disk1 …")]
-SizeGib = Annotated[int, typer.Argument(metavar="GIB", min=1, help="GiB.")]
+DiskId = Annotated[
+    str, typer.Argument(metavar="DISK", help="disk0, disk1 …", autocompletion=complete_disk)
+]
+SizeGib = Annotated[
+    int, typer.Argument(metavar="SIZE", parser=sizes.gib, help="GiB, or such as 1T.")
+]
 
 
 @app.command("ls")
@@ -45,11 +52,12 @@ def list_disks(vm: VmName, as_json: AsJson = False, url: Url = None, token: Toke
 def add_disk(
     vm: VmName,
     size: SizeGib,
-    bus: Annotated[
-        str | None, typer.Option(help="virtio, scsi or sata; only scsi while it runs.")
+    bus: Annotated[DiskBus | None, typer.Option(help="Only scsi while it runs.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(help="Over this image, instead of empty.", autocompletion=complete_image),
     ] = None,
-    image: Annotated[str | None, typer.Option(help="Over this image, instead of empty.")] = None,
-    cache: Annotated[str, typer.Option(help="none, writeback or unsafe.")] = "writeback",
+    cache: Annotated[DiskCache, typer.Option(help="The host's.")] = "writeback",
     discard: Annotated[
         bool, typer.Option("--discard/--no-discard", help="Give freed space back to the host.")
     ] = True,
@@ -58,7 +66,7 @@ def add_disk(
     token: Token = None,
 ) -> None:
     """Make a disk and attach it."""
-    body = {"size": size, "cache": cache, "discard": discard}
+    body: dict[str, Json] = {"size": size, "cache": cache, "discard": discard}
     body |= {key: value for key, value in (("bus", bus), ("image", image)) if value is not None}
     disk = connect(url, token).call("POST", f"{vm_path(vm)}/disks", body=body)
     if as_json:
@@ -89,20 +97,23 @@ def expand_disk(
 def remove_disk(
     vm: VmName,
     disk: DiskId,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """Detach a disk and delete it."""
     if not yes:
-        confirm(f"Delete '{disk}' of '{vm}'?", meant=f"voidvm disk rm --yes {vm} {disk}")
+        confirm(f"Delete '{disk}' of '{vm}'?", meant=["voidvm", "disk", "rm", "--yes", vm, disk])
     connect(url, token).call("DELETE", f"{vm_path(vm)}/disks/{quote(disk, safe='')}")
     note(f"'{disk}' of '{vm}' is deleted.")
 
 
 def change_iso(
     vm: VmName,
-    image: Annotated[str | None, typer.Argument(metavar="IMAGE", help="The CD.")] = None,
+    image: Annotated[
+        str | None,
+        typer.Argument(metavar="[IMAGE]", help="The CD.", autocompletion=complete_iso),
+    ] = None,
     eject: Annotated[bool, typer.Option("--eject", help="Take the CD out.")] = False,
     as_json: AsJson = False,
     url: Url = None,

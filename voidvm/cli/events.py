@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
+from voidvm.cli.completion import complete_vm
 from voidvm.cli.failures import CliError, Exit, one_line
-from voidvm.cli.options import AsJson, Token, Url, complete_vm
+from voidvm.cli.options import AsJson, Token, Url
 from voidvm.cli.output import note
 from voidvm.cli.remote import Json, Remote, ServiceError, Unreachable, connect
 
@@ -18,6 +19,7 @@ from voidvm.cli.remote import Json, Remote, ServiceError, Unreachable, connect
 SILENCE_S = 40.0
 PAUSE_S = 1.0
 GIVE_UP_AFTER_S = 60.0
+_PAGE = 200
 # A service that stops or starts, and one whose user has too many connections for now.
 _PASSING = {429, 502, 503, 504}
 
@@ -31,6 +33,15 @@ def events(
         str | None,
         typer.Option(metavar="ID", help="First what came after this event.", show_default=False),
     ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(
+            "--last", "-n", min=1, max=200, help="First so many of the past.", show_default=False
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Go on with what comes.")
+    ] = True,
     count: Annotated[
         int | None, typer.Option(min=1, help="Leave after so many.", show_default=False)
     ] = None,
@@ -42,12 +53,38 @@ def events(
 
     It connects again when the service restarts, and goes on after the last event it has shown.
 
-    Example: voidvm events --json | jq -r .message
+    Example: voidvm events --last 10 --no-follow --json | jq -r .message
     """
-    for number, event in enumerate(follow(connect(url, token), vm=vm, after=after), start=1):
+    if after and last:
+        raise CliError("either --after or --last", exit_status=Exit.USAGE)
+    remote = connect(url, token)
+    found = _past(remote, vm=vm, after=after, last=last) if last or not follow else iter(())
+    for number, event in enumerate(_both(remote, found, vm=vm, after=after, goes_on=follow), 1):
         print(json.dumps(event, ensure_ascii=False) if as_json else _line(event), flush=True)
         if number == count:
             return
+
+
+def _both(
+    remote: Remote, past: Iterator[Json], *, vm: str | None, after: str | None, goes_on: bool
+) -> Iterator[Json]:
+    """What was, and then what comes."""
+    for event in past:
+        after = event["id"]
+        yield event
+    if goes_on:
+        yield from follow_events(remote, vm=vm, after=after)
+
+
+def _past(remote: Remote, *, vm: str | None, after: str | None, last: int | None) -> Iterator[Json]:
+    """The newest `last` events, or all that came after one."""
+    query = {"vm": vm, "after": after, "limit": last or _PAGE}
+    while True:
+        page = remote.call("GET", "/events", query=query)
+        yield from page["events"]
+        if last or not page["hasMore"]:
+            return
+        query["after"] = page["lastId"]
 
 
 def _line(event: Json) -> str:
@@ -55,7 +92,7 @@ def _line(event: Json) -> str:
     return one_line(f"{event['createdAt']} {event['id']} {level}{event['message']}")
 
 
-def follow(remote: Remote, *, vm: str | None, after: str | None) -> Iterator[Json]:
+def follow_events(remote: Remote, *, vm: str | None, after: str | None) -> Iterator[Json]:
     """Events without end, over as many connections as it takes. Raises `CliError`."""
     query = {"vm": vm, "after": after}
     lost_at: float | None = None

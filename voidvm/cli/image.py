@@ -4,50 +4,78 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
-from voidvm.cli.options import AsJson, ConfigFile, Token, Url
-from voidvm.cli.output import note, print_json, print_table, size
-from voidvm.cli.remote import Json, connect
+from voidvm.cli import transfer
+from voidvm.cli.completion import complete_image, complete_os
+from voidvm.cli.failures import CliError, Exit
+from voidvm.cli.many import for_each
+from voidvm.cli.options import AsJson, ConfigFile, Quiet, Token, Url
+from voidvm.cli.output import moment, note, print_fields, print_ids, print_json, print_table, size
+from voidvm.cli.paging import collect
+from voidvm.cli.remote import connect
 from voidvm.cli.serve import load_settings
+from voidvm.domain.image import ImageKind
 
-app = typer.Typer(help="List, build and add guest images.", no_args_is_help=True)
+app = typer.Typer(help="What VMs are made from.", no_args_is_help=True)
+app.command("pull")(transfer.pull_image)
+app.command("upload")(transfer.upload_image)
+app.command("abort")(transfer.abort_upload)
 
-_PAGE = 200
+ImageName = Annotated[
+    str, typer.Argument(metavar="IMAGE", help="Name or id.", autocompletion=complete_image)
+]
+ImageNames = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE…", help="Names or ids.", autocompletion=complete_image),
+]
+
+
+def _recipes(incomplete: str) -> list[str]:
+    from voidvm.services import recipes  # noqa: PLC0415 - SQLite and more: 0.1 s
+
+    return [name for name in recipes.recipe_names() if name.startswith(incomplete)]
+
+
+Recipe = Annotated[
+    str, typer.Argument(help="The recipe, for example tiny.", autocompletion=_recipes)
+]
 
 
 @app.command("ls")
-def list_images(as_json: AsJson = False, url: Url = None, token: Token = None) -> None:
+def list_images(
+    kind: Annotated[ImageKind | None, typer.Option(help="Only these.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
     """List the images that are on the service's host."""
-    remote = connect(url, token)
-    images: list[Json] = []
-    pages, page = 1, 0
-    while page < pages:
-        page += 1
-        data = remote.call("GET", "/images", query={"page": page, "limit": _PAGE})
-        images += data["images"]
-        pages = data["pagination"]["pages"]
+    images = collect(connect(url, token), "/images", "images", query={"kind": kind})
     if as_json:
         print_json(images)
-        return
-    if not images:
-        note("There are no images. To build one on the service's host: voidvm image build tiny")
-        return
-    print_table(
-        ("NAME", "KIND", "FORMAT", "SIZE", "OS", "CREATED"),
-        [
-            (
-                image["name"],
-                image["kind"],
-                image["format"],
-                size(image["sizeBytes"]),
-                image["os"],
-                image["createdAt"],
-            )
-            for image in images
-        ],
-    )
+    elif quiet:
+        print_ids(images)
+    elif images:
+        print_table(
+            ("NAME", "KIND", "FORMAT", "SIZE", "OS", "CREATED"),
+            [
+                (
+                    image["name"],
+                    image["kind"],
+                    image["format"],
+                    size(image["sizeBytes"]),
+                    image["os"],
+                    moment(image["createdAt"]),
+                )
+                for image in images
+            ],
+        )
+    else:
+        build = "There are no images. To build one on the service's host: voidvm image build tiny"
+        note("No image is like that." if kind else build)
 
 
 @app.command("catalog")
@@ -74,9 +102,83 @@ def list_catalog(as_json: AsJson = False, url: Url = None, token: Token = None) 
     )
 
 
+@app.command("show")
+def show_image(
+    image: ImageName, as_json: AsJson = False, url: Url = None, token: Token = None
+) -> None:
+    """Show all that is known of an image."""
+    found = connect(url, token).call("GET", _path(image))
+    if as_json:
+        print_json(found)
+        return
+    print_fields(
+        (
+            ("Name", found["name"]),
+            ("Id", found["id"]),
+            ("Kind", f"{found['kind']}, {found['format']}"),
+            ("Size", size(found["sizeBytes"])),
+            ("Disk", size(found["virtualSizeBytes"])),
+            ("OS", found["os"]),
+            ("Owner", found["owner"]),
+            ("Checksum", found["checksum"]),
+            ("Public", "yes" if found["public"] else "no"),
+            ("Created", found["createdAt"]),
+        )
+    )
+
+
+@app.command("set", no_args_is_help=True)
+def set_image(
+    image: ImageName,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The new name.")] = None,
+    public: Annotated[
+        bool | None,
+        typer.Option(
+            "--public/--no-public", help="Everybody may use it; for admins.", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    token: Token = None,
+) -> None:
+    """Rename an image, or publish it."""
+    body = {key: value for key, value in (("name", name), ("public", public)) if value is not None}
+    if not body:
+        raise CliError(
+            "there is nothing to change", exit_status=Exit.USAGE, hint="voidvm image set --help"
+        )
+    found = connect(url, token).call("PATCH", _path(image), body=body)
+    if as_json:
+        print_json(found)
+    else:
+        note(f"The image '{found['name']}' is changed.")
+
+
+@app.command("rm")
+def remove_images(images: ImageNames, url: Url = None, token: Token = None) -> None:
+    """Delete images that no VM is made from."""
+    remote = connect(url, token)
+
+    def remove(image: str) -> str:
+        remote.call("DELETE", _path(image))
+        return image
+
+    for_each(images, remove, doing="deleting", done=_say_deleted)
+
+
+def _say_deleted(image: str) -> None:
+    note(f"The image '{image}' is deleted.")
+
+
+def _path(image: str) -> str:
+    if not image or image in {".", ".."}:
+        raise CliError(f"'{image}' cannot be the name of an image", exit_status=Exit.USAGE)
+    return f"/images/{quote(image, safe='')}"
+
+
 @app.command("build")
 def build_image(
-    name: Annotated[str, typer.Argument(help="The recipe, for example tiny.")],
+    name: Recipe,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Only write the files there; register nothing."),
@@ -100,7 +202,13 @@ def add_image(
         typer.Argument(metavar="FILE…", help="A qcow2 disk, vmlinuz*, initramfs* or *.iso."),
     ],
     os_name: Annotated[
-        str, typer.Option("--os", metavar="NAME", help="An entry of: voidvm image catalog.")
+        str,
+        typer.Option(
+            "--os",
+            metavar="NAME",
+            help="An entry of: voidvm image catalog.",
+            autocompletion=complete_os,
+        ),
     ],
     config: ConfigFile = None,
 ) -> None:

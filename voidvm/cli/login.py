@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
 
-from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import Token, Url
 from voidvm.cli.output import note
+from voidvm.cli.passwords import FromStdin, ask_password
 from voidvm.cli.remote import connect
-from voidvm.config import DEFAULT_ADMIN_PASSWORD
 
 
 def login(
     username: Annotated[str, typer.Option("--username", "-u")] = "admin",
-    password_stdin: Annotated[
-        bool, typer.Option("--password-stdin", help="Read the password from stdin.")
-    ] = False,
+    password_stdin: FromStdin = False,
     url: Url = None,
 ) -> None:
     """Sign in and remember the session; the password comes from a prompt or VOIDVM_PASSWORD."""
+    from voidvm.config import DEFAULT_ADMIN_PASSWORD  # noqa: PLC0415 - 50 ms
+
     remote = connect(url)
-    password = _password(username, is_from_stdin=password_stdin)
+    password = ask_password(f"Password of {username}", is_from_stdin=password_stdin)
     context = remote.login(username, password)
     note(f"Signed in as {context.username} at {remote.url}.")
     if password == DEFAULT_ADMIN_PASSWORD:
-        note(f"warning: '{username}' has the default password; change it before others can connect")
-
-
-def _password(username: str, *, is_from_stdin: bool) -> str:
-    if is_from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif "VOIDVM_PASSWORD" in os.environ:
-        password = os.environ["VOIDVM_PASSWORD"]
-    elif sys.stdin.isatty():
-        password = typer.prompt(f"Password of {username}", hide_input=True, err=True)
-    else:
-        raise CliError(
-            "there is no terminal to ask for the password",
-            exit_status=Exit.USAGE,
-            hint="use --password-stdin or VOIDVM_PASSWORD",
-        )
-    if not password:
-        raise CliError("the password is empty", exit_status=Exit.USAGE)
-    return password
+        note(f"warning: '{username}' has the default password; change it: voidvm me password")
 
 
 def logout(url: Url = None, token: Token = None) -> None:

@@ -6,37 +6,64 @@ from typing import Annotated
 
 import typer
 
-from voidvm.cli.options import AsJson, Token, Url
-from voidvm.cli.output import note, print_fields, print_json, print_table, size
+from voidvm.cli.completion import complete_open_operation, complete_operation, complete_vm
+from voidvm.cli.many import for_each
+from voidvm.cli.options import AsJson, Quiet, Token, Url
+from voidvm.cli.output import moment, note, print_fields, print_ids, print_json, print_table, size
+from voidvm.cli.paging import collect
 from voidvm.cli.progress import Bar, finish, follow, operation_path
 from voidvm.cli.remote import Json, connect
+from voidvm.domain.operation import OperationStatus
 
 app = typer.Typer(help="Watch, await and cancel long work.", no_args_is_help=True)
 
-OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="Its id, op-…")]
+OperationId = Annotated[
+    str,
+    typer.Argument(metavar="OPERATION", help="Its id, op-…", autocompletion=complete_operation),
+]
+OperationIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="OPERATION…", help="Their ids, op-…", autocompletion=complete_open_operation
+    ),
+]
 
 
 @app.command("ls")
 def list_operations(
     status: Annotated[
-        str | None, typer.Option(help="pending, running, succeeded, failed, cancelled …")
+        OperationStatus | None, typer.Option(help="Only those in this status.")
     ] = None,
-    vm: Annotated[str | None, typer.Option(metavar="VM", help="Only those of a VM.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="So many of the newest.")] = 20,
+    vm: Annotated[
+        str | None,
+        typer.Option(metavar="VM", help="Only those of a VM.", autocompletion=complete_vm),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of the newest.")] = 20,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
 ) -> None:
     """List operations, newest first."""
-    query = {"status": status, "vm": vm, "limit": limit}
-    operations = connect(url, token).call("GET", "/operations", query=query)["operations"]
+    query = {"status": status, "vm": vm}
+    operations = collect(connect(url, token), "/operations", "operations", query=query, most=limit)
     if as_json:
         print_json(operations)
+        return
+    if quiet:
+        print_ids(operations)
         return
     print_table(
         ("ID", "TYPE", "STATUS", "PROGRESS", "OF", "CREATED"),
         [
-            (one["id"], one["type"], one["status"], _progress(one), _of(one), one["createdAt"])
+            (
+                one["id"],
+                one["type"],
+                one["status"],
+                _progress(one),
+                _of(one),
+                moment(one["createdAt"]),
+            )
             for one in operations
         ],
     )
@@ -69,9 +96,18 @@ def show_operation(
 
 
 @app.command("cancel")
-def cancel_operation(operation: OperationId, url: Url = None, token: Token = None) -> None:
-    """End an operation; what it has made so far is gone when this returns."""
-    connect(url, token).call("DELETE", operation_path(operation))
+def cancel_operations(operations: OperationIds, url: Url = None, token: Token = None) -> None:
+    """End operations; what they have made so far is gone when this returns."""
+    remote = connect(url, token)
+
+    def cancel(operation: str) -> str:
+        remote.call("DELETE", operation_path(operation))
+        return operation
+
+    for_each(operations, cancel, doing="cancelling", done=_say_cancelled)
+
+
+def _say_cancelled(operation: str) -> None:
     note(f"'{operation}' is cancelled.")
 
 

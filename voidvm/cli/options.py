@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from voidvm.cli.completion import complete_vm
 from voidvm.cli.failures import CliError, Exit
-from voidvm.cli.remote import connect, vm_path
-
-# How long the shell may wait for names.
-_COMPLETION_TIMEOUT_S = 1.5
-
-
-def complete_vm(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The names of VMs that begin with `incomplete`; none when the service does not answer."""
-    try:
-        remote = connect(ctx.params.get("url"), ctx.params.get("token"))
-        query = {"q": incomplete, "limit": 200} if incomplete else {"limit": 200}
-        data = remote.call("GET", "/vms", query=query, timeout_s=_COMPLETION_TIMEOUT_S)
-    except (CliError, OSError):
-        return []
-    names = [str(vm["name"]) for vm in data["vms"]]
-    return [name for name in names if name.startswith(incomplete)]
+from voidvm.cli.remote import vm_path
 
 
 def check_vm(name: str) -> str:
@@ -36,7 +24,11 @@ def check_vm(name: str) -> str:
     return name
 
 
-def confirm(question: str, *, meant: str) -> None:
+def _check_vms(names: list[str]) -> list[str]:
+    return [check_vm(name) for name in names]
+
+
+def confirm(question: str, *, meant: Sequence[str]) -> None:
     """Have the terminal's user say yes; `meant` is the command that asks nothing.
 
     Raises `CliError` where nobody can answer, `typer.Abort` when the answer is no.
@@ -45,9 +37,14 @@ def confirm(question: str, *, meant: str) -> None:
         raise CliError(
             f"{question} Nobody is there to say yes.",
             exit_status=Exit.USAGE,
-            hint=f"if that is meant: {meant}",
+            hint=f"if that is meant: {shlex.join(meant)}",
         )
     typer.confirm(question, abort=True, err=True)
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names as a sentence lists them."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 Url = Annotated[
@@ -56,6 +53,7 @@ Url = Annotated[
         envvar="VOIDVM_URL",
         help="Address of the service; default: that of the last login.",
         show_default=False,
+        rich_help_panel="Service",
     ),
 ]
 Token = Annotated[
@@ -64,12 +62,21 @@ Token = Annotated[
         envvar="VOIDVM_TOKEN",
         help="Access token; default: that of the last login there.",
         show_default=False,
+        rich_help_panel="Service",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the ids, one a line.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 VmName = Annotated[
     str,
     typer.Argument(metavar="VM", help="Name or id.", autocompletion=complete_vm, callback=check_vm),
+]
+VmNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="VM…", help="Names or ids.", autocompletion=complete_vm, callback=_check_vms
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -25,9 +25,20 @@ _STYLES = {
 }
 
 
+def style_of(text: str) -> str:
+    """The colour of a status; of all else none."""
+    return _STYLES.get(text.split(" ", maxsplit=1)[0], "")
+
+
 def print_json(value: Json) -> None:
     """The value as it came, indented."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_ids(objects: Iterable[Json]) -> None:
+    """One id a line."""
+    for one in objects:
+        print(one["id"])
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -42,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(column, overflow="fold")
     for row in rows:
         texts = [one_line("-" if cell is None else str(cell)) for cell in row]
-        table.add_row(*(Text(text, style=_STYLES.get(text.split(" ")[0], "")) for text in texts))
+        table.add_row(*(Text(text, style=style_of(text)) for text in texts))
     if is_terminal:
         Console().print(table)
         return
@@ -73,6 +84,16 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} TiB"
+
+
+def rate(per_second: float | None) -> str | None:
+    """Bytes per second, where they are known."""
+    return None if per_second is None else f"{size(int(per_second))}/s"
+
+
+def moment(text: str | None) -> str | None:
+    """A moment as people need it: to the second."""
+    return None if text is None else f"{text[:19]}Z"
 
 
 def duration(seconds: float | None) -> str | None:

@@ -20,6 +20,8 @@ OPEN = {"pending", "running"}
 ASK_EVERY_S = 0.4
 # Without a terminal: one line at each stage, and for each of so many percent.
 _STEP_PERCENT = 25
+# What takes no longer than this needs no sign that it goes on.
+PATIENCE_S = 0.5
 
 
 class Bar:
@@ -79,6 +81,28 @@ class Bar:
         if percent - percent % _STEP_PERCENT > self._said:
             self._said = percent - percent % _STEP_PERCENT
             note(f"{stage}: {self._said} % of {size(total)}")
+
+
+@contextmanager
+def busy(text: str) -> Iterator[None]:
+    """A sign of life on the terminal, from `PATIENCE_S` on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from threading import Timer  # noqa: PLC0415 - not needed for --help
+
+    from rich.console import Console  # noqa: PLC0415 - 40 ms
+
+    status = Console(stderr=True).status(f"{one_line(text)} …")
+    timer = Timer(PATIENCE_S, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
 
 
 def operation_path(operation: str) -> str:

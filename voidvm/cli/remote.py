@@ -19,6 +19,8 @@ TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 5.0
 # A token that ends this soon is renewed first.
 _SPARE = timedelta(seconds=15)
+# What is served beside the versioned API.
+_OUTSIDE = ("/health", "/docs", "/metrics")
 _LOGIN_CODES = {"UNAUTHORIZED", "SESSION_ENDED"}
 
 Json = Any
@@ -181,7 +183,7 @@ class Remote:
                 for attempt in range(2):
                     with client.stream(
                         "GET",
-                        self.url + path,
+                        self._address(path),
                         params={k: v for k, v in query.items() if v is not None},
                         headers={"authorization": f"Bearer {token}"} if token else {},
                     ) as response:
@@ -261,6 +263,10 @@ class Remote:
         hint = "start it with: voidvm serve" if is_loopback(self.url) else ""
         return Unreachable(f"cannot reach VoidVM at {self.url}: {cause}", hint=hint)
 
+    def _address(self, path: str) -> str:
+        base = self.url.removesuffix("/api/v1") if path.startswith(_OUTSIDE) else self.url
+        return base + path
+
     def _keep(self, response: httpx.Response, *, is_current: bool) -> Context:
         data: Json = _content(response)["data"]
         try:
@@ -298,7 +304,7 @@ class Remote:
             ) as client:
                 return client.request(
                     method,
-                    self.url + path,
+                    self._address(path),
                     headers={**credential, **(headers or {})},
                     json=body,
                     content=content,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import ConfigFile
-from voidvm.config import ConfigError, Loaded, Settings, read
+
+if TYPE_CHECKING:
+    from voidvm.config import Loaded, Settings
 
 
 def load_settings(config: Path | None) -> Settings:
@@ -19,6 +21,8 @@ def load_settings(config: Path | None) -> Settings:
 
 def read_settings(config: Path | None) -> Loaded:
     """The settings, and where they come from."""
+    from voidvm.config import ConfigError, read  # noqa: PLC0415 - 50 ms
+
     try:
         return read(config)
     except ConfigError as error:

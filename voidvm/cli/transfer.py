@@ -1,4 +1,4 @@
-"""`voidvm image pull`, `upload`, `show` and `rm`: images on their way to a service."""
+"""`voidvm image pull`, `upload` and `abort`: images on their way to a service."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
+from voidvm.cli.completion import complete_os
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import AsJson, Token, Url
-from voidvm.cli.output import note, print_fields, print_json, size
+from voidvm.cli.output import note, print_json
 from voidvm.cli.progress import Bar, finish, follow
 from voidvm.cli.remote import Json, Remote, ServiceError, Unreachable, connect
 
@@ -22,7 +23,7 @@ STREAM = "application/offset+octet-stream"
 TRIES = 8
 _PACKED = (".gz", ".xz", ".zst")
 
-ImageName = Annotated[str, typer.Argument(metavar="IMAGE", help="Name or id.")]
+Public = Annotated[bool, typer.Option("--public", help="Everybody may use it; for admins.")]
 NewName = Annotated[
     str | None, typer.Option("--name", help="What it is called there; default: as the file.")
 ]
@@ -31,12 +32,17 @@ NewName = Annotated[
 def pull_image(
     source: Annotated[
         str,
-        typer.Argument(metavar="OS|URL", help="Of: voidvm image catalog; or an address."),
+        typer.Argument(
+            metavar="OS|URL",
+            help="Of: voidvm image catalog; or an address.",
+            autocompletion=complete_os,
+        ),
     ],
     name: NewName = None,
     checksum: Annotated[
         str | None, typer.Option(metavar="SHA256:HEX", help="Must fit the file at the address.")
     ] = None,
+    public: Public = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -53,6 +59,8 @@ def pull_image(
         )
     else:
         body = {"os": source}
+    if public:
+        body["public"] = True
     operation = remote.call("POST", "/images", body=body)
     _await_image(remote, operation["id"], body.get("name", source), as_json=as_json)
 
@@ -63,6 +71,7 @@ def upload_image(
     resume: Annotated[
         str | None, typer.Option(metavar="UPLOAD", help="Go on with an upload that broke off.")
     ] = None,
+    public: Public = False,
     as_json: AsJson = False,
     url: Url = None,
     token: Token = None,
@@ -76,6 +85,7 @@ def upload_image(
                 "name": wanted,
                 "sizeBytes": file.stat().st_size,
                 "checksum": f"sha256:{_sha256(opened, file.stat().st_size, bar)}",
+                "public": public,
             }
             upload = remote.call("POST", "/images/uploads", body=body)
         else:
@@ -89,41 +99,14 @@ def upload_image(
     _await_image(remote, operation, wanted, as_json=as_json)
 
 
-def show_image(
-    image: ImageName, as_json: AsJson = False, url: Url = None, token: Token = None
+def abort_upload(
+    upload: Annotated[str, typer.Argument(metavar="UPLOAD", help="Its id, as --resume takes it.")],
+    url: Url = None,
+    token: Token = None,
 ) -> None:
-    """Show all that is known of an image."""
-    found = connect(url, token).call("GET", f"/images/{quote(image, safe='')}")
-    if as_json:
-        print_json(found)
-        return
-    print_fields(
-        (
-            ("Name", found["name"]),
-            ("Id", found["id"]),
-            ("Kind", f"{found['kind']}, {found['format']}"),
-            ("Size", size(found["sizeBytes"])),
-            ("Disk", size(found["virtualSizeBytes"])),
-            ("OS", found["os"]),
-            ("Checksum", found["checksum"]),
-            ("Public", "yes" if found["public"] else "no"),
-            ("Created", found["createdAt"]),
-        )
-    )
-
-
-def remove_image(image: ImageName, url: Url = None, token: Token = None) -> None:
-    """Delete an image that no VM is made from."""
-    connect(url, token).call("DELETE", f"/images/{quote(image, safe='')}")
-    note(f"The image '{image}' is deleted.")
-
-
-def register(app: typer.Typer) -> None:
-    """Put these commands beside those that work on the service's own host."""
-    app.command("pull")(pull_image)
-    app.command("upload")(upload_image)
-    app.command("show")(show_image)
-    app.command("rm")(remove_image)
+    """Give up an upload that broke off; what was sent is deleted."""
+    connect(url, token).call("DELETE", _path(upload))
+    note(f"'{upload}' is given up.")
 
 
 def _send(remote: Remote, upload: Json, file: BinaryIO, bar: Bar) -> str:

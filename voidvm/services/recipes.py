@@ -39,6 +39,11 @@ def recipes_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "images"
 
 
+def recipe_names() -> list[str]:
+    """What can be built."""
+    return sorted(path.parent.name for path in recipes_dir().glob("*/build.py"))
+
+
 def catalog_text() -> str:
     """The catalogue that comes with VoidVM."""
     return (recipes_dir() / "catalog.toml").read_text(encoding="utf-8")
@@ -54,8 +59,7 @@ async def build_image(
     """
     script = recipes_dir() / name / "build.py"
     if not re.fullmatch(r"[a-z0-9.-]+", name) or not script.is_file():
-        known = sorted(path.parent.name for path in recipes_dir().glob("*/build.py"))
-        raise ImageNotFound(f"recipes: {', '.join(known)}", image=name)
+        raise ImageNotFound(f"recipes: {', '.join(recipe_names())}", image=name)
     build = _load(name, script)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,11 @@ class Result(Struct, frozen=True):
 Cli = Callable[..., Result]
 
 
+def checkout() -> dict[str, str]:
+    """What leads a process to the checkout under test, where that is not the installed one."""
+    return {"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
     with socket.socket() as listener:
@@ -47,6 +52,7 @@ def local() -> Iterator[LocalService]:
         VOIDVM_SERVER__PORT=str(free_port()),
         VOIDVM_LIMITS__WEBSOCKETS_PER_USER="0",
         VOIDVM_CONSOLE__HISTORY_BYTES="65536",
+        VOIDVM_METRICS__INTERVAL="1",
     )
     try:
         service.start()
@@ -94,6 +100,7 @@ def environ(local: LocalService, api: Api, tmp_path: Path) -> dict[str, str]:
         "TERM": "xterm",
         "VOIDVM_URL": local.url,
         "VOIDVM_TOKEN": api.token,
+        **checkout(),
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.service import VOIDVM
-from tests.unit.cli.conftest import Cli
+from tests.unit.cli.conftest import Cli, checkout
 from voidvm.cli.failures import MEANINGS, Exit
 from voidvm.cli.output import duration, size
 
@@ -33,33 +33,9 @@ def test_help_explains_every_exit_status(run: Cli) -> None:
     assert all(f"{status:d} {MEANINGS[status]}" in text for status in Exit)
 
 
-def _complete(environ: dict[str, str], words: str) -> list[str]:
-    bash = {
-        "_VOIDVM_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split(" ")) - 1),
-    }
-    done = subprocess.run(
-        [VOIDVM], env=environ | bash, capture_output=True, text=True, check=False, timeout=20
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
-
-
-def test_the_shell_completes_names_of_vms(environ: dict[str, str], vm: str) -> None:
-    assert vm in _complete(environ, "voidvm console ")
-    assert vm in _complete(environ, f"voidvm vm show {vm[:3]}")
-    assert vm not in _complete(environ, "voidvm vm show nothing-like-it")
-    assert _complete(environ, "voidvm vm sta") == ["start"]
-
-
-def test_completion_is_silent_without_a_service(environ: dict[str, str]) -> None:
-    nobody = environ | {"VOIDVM_URL": "http://127.0.0.1:1"}
-    assert _complete(nobody, "voidvm vm show ") == []
-
-
 def test_completion_is_installed_for_bash(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "SHELL": "/bin/bash"}
+    environ |= checkout()
     subprocess.run(
         [VOIDVM, "--install-completion", "bash"], env=environ, capture_output=True, check=True
     )

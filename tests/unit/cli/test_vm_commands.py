@@ -27,7 +27,9 @@ def test_a_vm_is_made_listed_shown_and_deleted(cli: Cli, api: Api) -> None:
 
 
 def test_a_dry_run_makes_nothing(cli: Cli) -> None:
-    assert cli("vm", "create", "dry", "--dry-run").err == "'dry' would be made.\n"
+    tried = cli("vm", "create", "dry", "--dry-run")
+    assert (tried.status, tried.err) == (0, "'dry' would be made.\n")
+    assert "Memory:      1024 MiB\n" in tried.out
     assert cli("vm", "show", "dry").status == 3
 
 
@@ -67,6 +69,10 @@ def test_a_refused_action_has_the_exit_status_of_a_conflict(cli: Cli, running: s
         (("vm", "ls", "--token", "wrong"), 4, "VOIDVM_TOKEN is not valid"),
         (("vm", "wait", "nobody", "--timeout", "0"), 3, "There is no VM"),
         (("vm", "rm"), 2, "hint: voidvm vm rm --help"),
+        (("vm", "creat"), 2, "Did you mean 'create'"),
+        (("evnts",), 2, "Did you mean 'events'?"),
+        (("vm", "create", "x", "--memory", "much"), 2, "'much' is no size"),
+        (("vm", "create"), 2, "a VM has a name"),
         (("nonsense",), 2, "hint: voidvm --help"),
     ],
 )
@@ -87,7 +93,7 @@ def test_deleting_without_a_terminal_needs_a_yes(cli: Cli, vm: str) -> None:
 
 
 def test_a_filter_that_nothing_fits_is_not_called_an_empty_host(cli: Cli, vm: str) -> None:
-    assert cli("vm", "ls", "-q", "no such name").err == "No VM is like that.\n"
+    assert cli("vm", "ls", "-s", "no such name").err == "No VM is like that.\n"
 
 
 def test_set_changes_what_is_named_and_nothing_else(cli: Cli, api: Api, vm: str) -> None:
@@ -128,3 +134,28 @@ def test_incidents_tell_why_it_ended(
 def test_logs_are_the_bytes_of_the_console(cli: Cli, running: str, qemu: FakeQemu) -> None:
     eventually(lambda: "fake guest" in cli("vm", "logs", running, "--all").out)
     assert cli("vm", "logs", running, "-n", "3").out == "t\r\n"
+
+
+def test_several_vms_at_once_and_one_failure_keeps_nobody_from_it(
+    cli: Cli, api: Api, vm: str, running: str
+) -> None:
+    other = api.ok("POST", "/vms", {"name": f"{vm}-other", "disk": 1, "memory": 128})["name"]
+    done = cli("vm", "start", other, running, "nobody")
+    assert done.status == 1, "one is running, one is not there"
+    assert f"'{other}' is running.\n" in done.err
+    assert done.err.endswith("error: 2 of 3 failed\n")
+    assert cli("vm", "start", other, running).status == 5
+    stopped = cli("vm", "stop", other, running, "--force", "--json")
+    assert [one["status"] for one in json.loads(stopped.out)] == ["stopped", "stopped"]
+    named = cli("vm", "ls", "--quiet", "-s", vm).out.split()
+    assert len(named) == 2
+    assert all(one.startswith("vm-") for one in named)
+    assert cli("vm", "rm", "--yes", *named).status == 0
+    assert cli("vm", "ls", "-s", vm).out == ""
+
+
+def test_text_is_typed_with_its_enter(cli: Cli, running: str, qemu: FakeQemu) -> None:
+    assert cli("vm", "send", running, "halt").status == 0
+    eventually(lambda: b"halt\r" in qemu.typed)
+    assert cli("vm", "send", running, "y", "--no-enter").status == 0
+    eventually(lambda: qemu.typed.endswith(b"y"))

@@ -16,6 +16,11 @@ def show_result(vm: Json, what: str, *, as_json: bool) -> None:
         note(f"'{vm['name']}' {what}.")
 
 
+def say_status(vm: Json) -> None:
+    """Say which status a VM has reached."""
+    note(f"'{vm['name']}' is {vm['status']}.")
+
+
 def status_of(vm: Json) -> str:
     """The status, and why if it is known."""
     reason = vm["statusReason"]
