@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from voidvm import __version__
-from voidvm.config import ConfigError, Settings, load
+from voidvm.config import ConfigError, Settings, existing_file, load
 from voidvm.store.database import Database
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
@@ -48,7 +48,7 @@ def main() -> int:
     """Print the variables; 2 for settings that cannot be used."""
     config = os.environ.get("VOIDVM_CONFIG")
     try:
-        settings = load(Path(config) if config else None)
+        settings = load(existing_file(Path(config) if config else None))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

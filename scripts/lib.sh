@@ -81,7 +81,12 @@ install_for_checking() {
     install_packages '
         shellcheck  shellcheck
         binutils    as
-        fdisk       sfdisk'
+        fdisk       sfdisk
+        openssl     openssl'
+    # Under systemd these packages would start servers on ports 80 and 443 at once: not for tests.
+    [ -d /run/systemd/system ] || install_packages '
+        nginx-light  nginx
+        caddy        caddy'
 }
 
 # What the recipe of the Debian guest needs, and the test that boots it.

@@ -24,11 +24,14 @@ from voidvm.api.limits import RequestLimit, SocketPlaces
 from voidvm.api.live.samples import Samples
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
+from voidvm.api.tls import Certificate, CertificateUnusable, certificate
 from voidvm.assembly import Foundation, Parts, assemble, restore
 from voidvm.config import Settings, Sources
 from voidvm.domain.addresses import is_loopback
 from voidvm.domain.catalog import CatalogError
 from voidvm.domain.event import EventKind
+from voidvm.domain.system import CgroupInfo
+from voidvm.hypervisor.cgroup import Cgroups, Unavailable, find_root
 from voidvm.hypervisor.identity import resolve_identity
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES, Launcher
 from voidvm.hypervisor.process import boot_id
@@ -36,14 +39,16 @@ from voidvm.live_settings import LiveSettings
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accelerator import Accelerator
 from voidvm.services.accounts import Accounts
+from voidvm.services.checkup_state import user_name
 from voidvm.services.events import Events
 from voidvm.services.reserve import Reserve
 from voidvm.store.database import Database, StoreError
 from voidvm.supervisor.paths import Layout
+from voidvm.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
-# On the host's way down and on Ctrl-C with shutdown = "stop".
+# Of all guests together, when the service ends with shutdown = "stop".
 POWER_OFF_S = 60.0
 # What requests with an idempotency key are given to end when the service stops.
 SETTLE_S = 5.0
@@ -66,7 +71,7 @@ async def running(
     `boot` stands for the boot of the host, where it is not this one. Raises `StartRefused`.
     """
     layout = _prepare(settings)
-    with _locked(layout.lock):
+    with locked(layout.lock):
         reserve = Reserve(layout)
         reserve.give_when_full()
         try:
@@ -76,6 +81,7 @@ async def running(
             database = await Database.open(layout.database)
         except (KeyUnusable, StoreError, ValueError) as error:
             raise StartRefused(str(error)) from error
+        cgroups, limits = _cgroups(settings.qemu.cgroup)
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
             try:
@@ -85,10 +91,13 @@ async def running(
                         layout=layout,
                         database=database,
                         key=key,
-                        launcher=Launcher(binary=settings.qemu.binary, identity=identity),
+                        launcher=Launcher(
+                            binary=settings.qemu.binary, identity=identity, cgroups=cgroups
+                        ),
                         identity=identity,
                         accelerator=accelerator,
                         boot_id=boot or boot_id(),
+                        cgroups=limits,
                     )
                 )
             except CatalogError as error:
@@ -126,6 +135,16 @@ async def _let_go(parts: Parts) -> None:
     await parts.services.events.close()
 
 
+def _cgroups(wanted: str) -> tuple[Cgroups | None, CgroupInfo]:
+    """The guests' cgroups, None where there can be none, and what is told of them."""
+    try:
+        found = Cgroups(find_root(wanted))
+    except Unavailable as error:
+        return None, CgroupInfo(available=False, reason=str(error))
+    controllers = list(found.controllers)
+    return found, CgroupInfo(available=True, reason=str(found.root), controllers=controllers)
+
+
 def _prepare(settings: Settings) -> Layout:
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
     longest = str(layout.vm("vm-" + "0" * 12).agent_socket)
@@ -137,6 +156,11 @@ def _prepare(settings: Settings) -> Layout:
     for folder in (layout.data, layout.run, layout.data / "vms", layout.data / "images"):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.geteuid():
+                raise StartRefused(
+                    f"{folder} belongs to {user_name(folder.stat().st_uid)}: run the service as "
+                    "that user, or give this one folders of its own in [storage]"
+                )
             folder.chmod(0o700)
         except OSError as error:
             raise StartRefused(f"cannot use {folder}: {error.strerror}") from error
@@ -144,7 +168,7 @@ def _prepare(settings: Settings) -> Layout:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """The exclusive lock on a data directory; the kernel frees it however the service ends."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -187,8 +211,11 @@ def gate_of(settings: Settings, parts: Parts) -> Gate:
     )
 
 
-def check_server(settings: Settings) -> None:
-    """Raise `StartRefused` for addresses and origins that nothing could ever fit."""
+def check_server(settings: Settings) -> Certificate | None:
+    """The certificate to serve with, none for plain HTTP.
+
+    Raises `StartRefused` for addresses, origins and files that nothing could ever fit.
+    """
     for key, check, texts in (
         ("trusted_proxies", networks, settings.server.trusted_proxies),
         ("allowed_origins", origins, settings.server.allowed_origins),
@@ -197,6 +224,18 @@ def check_server(settings: Settings) -> None:
             check(texts)
         except ValueError as error:
             raise StartRefused(f"[server] {key}: {error}") from error
+    server = settings.server
+    try:
+        found = certificate(server.tls_cert, server.tls_key)
+    except CertificateUnusable as error:
+        raise StartRefused(f"[server] {error}") from error
+    if found is None and not is_loopback(server.host):
+        log.warning(
+            "%s is reached over plain HTTP: whoever is on the way reads passwords. Set [server] "
+            "tls_cert and tls_key, or listen on loopback behind a proxy that speaks TLS",
+            server.host,
+        )
+    return found
 
 
 @asynccontextmanager
@@ -221,10 +260,14 @@ async def _tell(events: Events, kind: EventKind, data: Mapping[str, object]) -> 
 
 
 async def serve_until(
-    settings: Settings, stop: asyncio.Event, sources: Sources | None = None
+    settings: Settings,
+    stop: asyncio.Event,
+    sources: Sources | None = None,
+    *,
+    notifier: Notifier | None = None,
 ) -> None:
     """Serve until `stop` is set. Raises `StartRefused`."""
-    check_server(settings)
+    tls = check_server(settings)
     async with running(settings, sources) as parts:
         fleet = parts.fleet
         try:
@@ -234,24 +277,42 @@ async def serve_until(
                 f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}"
             ) from error
         app = create_app(gate_of(settings, parts), body_bytes=settings.limits.body_bytes)
-        async with served(app, listener):
+        _on_hangup(tls)
+        async with served(app, listener, tls=tls.context if tls else None):
             # What is here now stays: the collector need not look through it with each request.
             gc.collect()
             gc.freeze()
             host, port = listener.getsockname()[:2]
-            log.info("listening on http://%s:%d, %d VMs run", host, port, len(fleet.running()))
-            async with told(parts):
+            url = f"http{'s' if tls else ''}://{host}:{port}"
+            log.info("listening on %s, %d VMs run", url, len(fleet.running()))
+            async with told(parts), (notifier or Notifier({})).serving(f"listening on {url}"):
                 await stop.wait()
         if parts.live.now.qemu.shutdown == "stop":
             await parts.upkeep.close()
             log.info("stopping %d VMs", len(fleet.running()))
-            await fleet.stop_all(timeout_s=POWER_OFF_S)
+            await parts.services.host_power.power_off(timeout_s=POWER_OFF_S)
         elif count := len(fleet.running()):
             log.info("%d VMs keep running; the next start finds them again", count)
 
 
-def _raise_open_files() -> None:
-    """Each running VM takes about six descriptors; the usual soft limit of 1,024 is for shells."""
+def _on_hangup(tls: Certificate | None) -> None:
+    """SIGHUP has a daemon read its files again; in a terminal it ends the service, as ever."""
+    if not sys.stdin.isatty():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, tls.renew if tls else _nothing_to_renew)
+
+
+def _nothing_to_renew() -> None:
+    log.info("SIGHUP: there is no certificate to read again")
+
+
+def _set_limits() -> None:
+    """What holds for the service and, by inheritance, for every QEMU and tool.
+
+    A core would hold keys and guests' memory. Each running VM takes about six descriptors; the
+    usual soft limit of 1,024 is for shells.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65_536)), hard))
@@ -262,14 +323,14 @@ async def _serve_until_signal(settings: Settings, sources: Sources | None) -> No
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await serve_until(settings, stop, sources)
+    await serve_until(settings, stop, sources, notifier=Notifier(os.environ))
 
 
 def serve(settings: Settings, sources: Sources | None = None) -> int:
     """Run the service in the foreground; the exit status for the shell."""
     logs.configure()
     os.umask(0o077)
-    _raise_open_files()
+    _set_limits()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve_until_signal(settings, sources))

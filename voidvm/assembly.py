@@ -8,6 +8,7 @@ from voidvm.bus import Bus
 from voidvm.domain.catalog import parse_catalog
 from voidvm.domain.quota import Plans, quota_of
 from voidvm.domain.rollup import levels
+from voidvm.domain.system import CgroupInfo
 from voidvm.hypervisor.identity import Identity
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.launch import Launcher
@@ -34,6 +35,7 @@ from voidvm.services.exposition import Exposition
 from voidvm.services.guests import Guests
 from voidvm.services.health import HealthWatch
 from voidvm.services.host import Host
+from voidvm.services.host_power import HostPower
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
 from voidvm.services.imports import Imports
@@ -104,6 +106,7 @@ class Foundation:
         identity: Identity | None,
         accelerator: Accelerator,
         boot_id: str,
+        cgroups: CgroupInfo,
     ) -> None:
         self.live = live
         self.layout = layout
@@ -112,6 +115,7 @@ class Foundation:
         self.identity = identity
         self.accelerator = accelerator
         self.boot_id = boot_id
+        self.cgroups = cgroups
         self.bus = Bus()
         self.telemetry = Telemetry()
         database.watch(self.telemetry.database_write)
@@ -179,6 +183,7 @@ def assemble(base: Foundation) -> Parts:
         ),
         images=images,
         host=_host(base, health=health),
+        host_power=HostPower(base.vms, fleet=base.fleet),
         events=base.events,
         configuration=Configuration(
             SettingsStore(base.database), live=base.live, tell=base.events.tell
@@ -250,6 +255,7 @@ def _host(base: Foundation, *, health: HealthWatch) -> Host:
         layout=base.layout,
         health=health,
         events=base.events,
+        cgroups=base.cgroups,
     )
 
 

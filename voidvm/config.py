@@ -50,11 +50,30 @@ def _default_run_dir() -> str:
     return str(Path(base) / "voidvm") if base else f"/tmp/voidvm-{os.geteuid()}"  # noqa: S108 - 0700
 
 
+def default_file() -> Path:
+    """The configuration file that is used where none is named, if it exists."""
+    if os.geteuid() == 0:
+        return Path("/etc/voidvm/voidvm.toml")
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    folder = Path(base) if base.startswith("/") else Path.home() / ".config"
+    return folder / "voidvm" / "voidvm.toml"
+
+
+def existing_file(named: Path | None) -> Path | None:
+    """The file to read: the named one, else the default one; None where there is none."""
+    if named is not None:
+        return named
+    return default if (default := default_file()).is_file() else None
+
+
 class Server(Section, frozen=True, kw_only=True):
     """Where the service listens and whose pages may call it."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 3000
+    tls_cert: str = ""
+    tls_key: str = ""
     allowed_origins: list[str] = []
     trusted_proxies: list[str] = []
 
@@ -73,6 +92,7 @@ class Qemu(Section, frozen=True, kw_only=True):
     img_binary: str = "qemu-img"
     accel: Literal["auto", "kvm", "tcg"] = "auto"
     user: str = ""
+    cgroup: str = "auto"
     shutdown: Annotated[Literal["keep", "stop"], LIVE] = "keep"
     unresponsive_after: Annotated[int, Meta(ge=1, le=3600), LIVE] = 10
 

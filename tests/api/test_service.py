@@ -139,7 +139,7 @@ def test_guests_go_off_where_the_config_says_so() -> None:
         vms = [api.create(name)["id"] for name in "ab"]
         for vm in vms:
             api.start(vm)
-        own.run(own.fleet.stop_all(timeout_s=5))
+        own.run(own.services.host_power.power_off(timeout_s=5))
         assert [status(api, vm) for vm in vms] == [("stopped", "host-request")] * 2
         assert host_of(own).alive() == {}
     finally:

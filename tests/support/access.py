@@ -94,6 +94,7 @@ CASES: dict[str, Case] = {
     "GET /operations/{operation}": Case(SIGNED_IN),
     "DELETE /operations/{operation}": Case(SIGNED_IN),
     "GET /system/info": Case(P.SYSTEM_READ),
+    "POST /system/guests/poweroff": Case(P.SYSTEM_ADMIN, lambda: {"timeout": 0}),
     "GET /metrics": Case(P.SYSTEM_READ),
     "GET /config": Case(P.SYSTEM_ADMIN),
     "PUT /config": Case(P.SYSTEM_ADMIN, lambda: {"limits": {"websocketsPerUser": 10}}),

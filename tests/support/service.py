@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ PASSWORD = "admin123"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = 120.0
-_LISTENING = re.compile(r"listening on http://([\d.]+):(\d+)")
+_LISTENING = re.compile(r"listening on (https?://[\d.]+):(\d+)")
 
 
 def eventually(look: Callable[[], T | None], *, timeout_s: float = 10.0) -> T:
@@ -51,6 +52,10 @@ class Service:
         self.settings = settings
         # TOML, for what the environment cannot express: lists of tables.
         self.config = ""
+        # What is run in the place of this version's `voidvm`, and by whom.
+        self.program: list[str] = []
+        # Whom clients believe; for a service that speaks TLS.
+        self.trust: ssl.SSLContext | bool = True
         self.process: warm.Process | subprocess.Popen[bytes] | None = None
         # Chosen by the first start and kept, so that clients find the service again.
         self.port = 0
@@ -63,6 +68,8 @@ class Service:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
+            # Not what may be installed on this host.
+            "VOIDVM_CONFIG": os.devnull,
             "VOIDVM_STORAGE__DATA_DIR": str(self.data),
             "VOIDVM_STORAGE__RUN_DIR": str(self.run),
             "VOIDVM_SERVER__PORT": str(self.port),
@@ -88,12 +95,24 @@ class Service:
             file.write_text(self.config)
             command += ["--config", str(file)]
         with self.log.open("ab") as log:
-            self.process = warm.start(*command, environ=self.environ, stdout=log, stderr=log)
-        host, port = eventually(lambda: self._listening(offset), timeout_s=START_TIMEOUT_S)
+            if self.program:
+                self.process = subprocess.Popen(
+                    [*self.program, *command],
+                    env=self.environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            else:
+                self.process = warm.start(*command, environ=self.environ, stdout=log, stderr=log)
+        place, port = eventually(lambda: self._listening(offset), timeout_s=START_TIMEOUT_S)
         self.port = int(port)
-        self.url = f"http://{host}:{port}"
+        self.url = f"{place}:{port}"
         if self._client is None:
-            self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+            self._client = self._new_client()
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=self.trust)
 
     def _listening(self, offset: int) -> tuple[str, str] | None:
         text = self.log.read_bytes()[offset:].decode()
@@ -105,7 +124,7 @@ class Service:
     def api(self, *, username: str = "admin", password: str = PASSWORD) -> Api:
         """The API for a user who has just signed in."""
         if self._client is None:  # another hand has started it
-            self._client = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+            self._client = self._new_client()
         document = self._client.get("/docs/openapi.json").json()
         api = Api(self._client, Contract(document))
         answer = api.ok("POST", "/auth/login", {"username": username, "password": password})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from voidvm.config import ConfigError, load
+from voidvm.config import ConfigError, default_file, existing_file, load
 
 FILE = "VOIDVM_AUTH__ADMIN_PASSWORD_FILE"
 
@@ -129,3 +129,22 @@ def test_a_file_that_is_none_is_named(tmp_path: Path, file: Path) -> None:
     assert "is not valid TOML" in error_of(file)
     file.write_bytes(b"\xff")
     assert "is not valid TOML" in error_of(file)
+
+
+def test_root_and_others_have_a_file_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert default_file() == Path("/etc/voidvm/voidvm.toml")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative/is/ignored")
+    assert default_file() == tmp_path / ".config" / "voidvm" / "voidvm.toml"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    found = tmp_path / "voidvm" / "voidvm.toml"
+    assert default_file() == found
+    assert existing_file(None) is None
+    found.parent.mkdir()
+    found.touch()
+    assert existing_file(None) == found
+    assert existing_file(tmp_path / "other") == tmp_path / "other"

@@ -10,6 +10,7 @@ from voidvm.domain.account import LoginRequest, MePatch, RefreshRequest, UserCre
 from voidvm.domain.console import SendRequest, TicketRequest
 from voidvm.domain.disk import DiskCreate, DiskExpand, IsoChange
 from voidvm.domain.image import ImageCreate, ImagePatch, UploadCreate
+from voidvm.domain.system import PowerOffRequest
 from voidvm.domain.token import ApiTokenCreate
 from voidvm.domain.vm import RestartRequest, StopRequest, VmCreate, VmPatch
 from voidvm.live_settings import ConfigPatch
@@ -33,5 +34,6 @@ EXAMPLES: Final[dict[type[Struct], dict[str, Any]]] = {
     ImageCreate: {"os": "debian13"},
     ImagePatch: {"name": "golden"},
     UploadCreate: {"name": "golden", "sizeBytes": 19_857_408},
+    PowerOffRequest: {"timeout": 120},
     ConfigPatch: {"limits": {"requestsPerMinute": 300}},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -39,12 +40,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def served(app: Sanic, listener: socket.socket) -> AsyncIterator[None]:
+async def served(
+    app: Sanic, listener: socket.socket, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[None]:
     """Requests are answered for as long as the block lasts; those under way may then end."""
     # Sanic learns from this that it speaks HTTP/1 only, and leaves out an empty Alt-Svc header.
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     server = await app.create_server(
-        sock=listener, protocol=SocketProtocol, return_asyncio_server=True, access_log=False
+        sock=listener,
+        protocol=SocketProtocol,
+        return_asyncio_server=True,
+        access_log=False,
+        ssl=tls,
     )
     if server is None:
         raise RuntimeError("the HTTP server did not start")

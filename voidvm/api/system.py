@@ -9,7 +9,7 @@ from voidvm.api.responses import language
 from voidvm.api.routing import Access, Answer, Call, Nothing, RawAnswer, endpoint
 from voidvm.domain.health import Health
 from voidvm.domain.permission import Permission
-from voidvm.domain.system import SystemInfo
+from voidvm.domain.system import PowerOff, PowerOffRequest, SystemInfo
 from voidvm.live_settings import Config, ConfigPatch, check, touched
 
 
@@ -50,6 +50,24 @@ async def get_metrics(call: Call[Nothing, Nothing]) -> RawAnswer:
 async def get_system_info(call: Call[Nothing, Nothing]) -> Answer:
     """What the host has, whether KVM works on it or why not, and what of its disk is promised."""
     return Answer(data=await call.services.host.info(call.principal))
+
+
+@endpoint(
+    "POST",
+    "/system/guests/poweroff",
+    access=Permission.SYSTEM_ADMIN,
+    body=PowerOffRequest,
+    returns=PowerOff,
+    done=("All guests are off.", "所有客户机均已关闭。"),
+)
+async def power_off_guests(call: Call[PowerOffRequest, Nothing]) -> Answer:
+    """Power off everybody's guests, as when the host goes down; answers when they are off.
+
+    VMs without autostart first, then the others by falling `order`, those of one order together;
+    each such group has an equal share of the time that is left. What was running still counts as
+    wanted, so that it may come back with the host.
+    """
+    return Answer(data=await call.services.host_power.power_off(timeout_s=call.body.timeout))
 
 
 @endpoint("GET", "/config", access=Permission.SYSTEM_ADMIN, returns=Config)

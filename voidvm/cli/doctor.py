@@ -7,6 +7,7 @@ import msgspec
 from voidvm.cli.failures import Exit
 from voidvm.cli.options import AsJson, ConfigFile
 from voidvm.cli.output import note, print_json, print_table
+from voidvm.cli.owner import become_owner
 from voidvm.cli.serve import load_settings
 
 
@@ -17,6 +18,8 @@ def doctor(config: ConfigFile = None, as_json: AsJson = False) -> int:
     not disturbed.
     """
     settings = load_settings(config)
+    # As the service would see it.
+    become_owner(settings.data_dir)
     import asyncio  # noqa: PLC0415 - 30 ms
 
     from voidvm.services.checkup import checkup  # noqa: PLC0415 - 0.2 s

@@ -14,6 +14,7 @@ from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.many import for_each
 from voidvm.cli.options import AsJson, ConfigFile, Quiet, Token, Url
 from voidvm.cli.output import moment, note, print_fields, print_ids, print_json, print_table, size
+from voidvm.cli.owner import become_owner
 from voidvm.cli.paging import collect
 from voidvm.cli.remote import connect
 from voidvm.cli.serve import load_settings
@@ -187,6 +188,8 @@ def build_image(
 ) -> None:
     """Build an image on this host from a recipe that comes with VoidVM."""
     settings = load_settings(config)
+    if output is None:
+        become_owner(settings.data_dir)
     import asyncio  # noqa: PLC0415 - 30 ms
 
     from voidvm.services import recipes  # noqa: PLC0415 - SQLite and more: 0.1 s
@@ -214,6 +217,7 @@ def add_image(
 ) -> None:
     """Register files on this host as an operating system's image, in the place of earlier ones."""
     settings = load_settings(config)
+    become_owner(settings.data_dir)
     import asyncio  # noqa: PLC0415 - 30 ms
 
     from voidvm.services import recipes  # noqa: PLC0415 - SQLite and more: 0.1 s

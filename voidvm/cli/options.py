@@ -81,6 +81,10 @@ VmNames = Annotated[
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", envvar="VOIDVM_CONFIG", metavar="FILE", help="Configuration file (TOML)."
+        "--config",
+        envvar="VOIDVM_CONFIG",
+        metavar="FILE",
+        help="Configuration file (TOML); default: the one that voidvm init makes, if it is there.",
+        show_default=False,
     ),
 ]

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 
 def load_settings(config: Path | None) -> Settings:
-    """The settings of a file and the environment; what is wrong with them as one line."""
+    """The settings of a file, the default one if none is named, and the environment.
+
+    What is wrong with them is told as one line.
+    """
     return read_settings(config).settings
 
 
 def read_settings(config: Path | None) -> Loaded:
     """The settings, and where they come from."""
-    from voidvm.config import ConfigError, read  # noqa: PLC0415 - 50 ms
+    from voidvm.config import ConfigError, existing_file, read  # noqa: PLC0415 - 50 ms
 
     try:
-        return read(config)
+        return read(existing_file(config))
     except ConfigError as error:
         raise CliError(str(error), exit_status=Exit.USAGE) from error
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from voidvm.domain.fields import TimeoutS
 from voidvm.domain.vm import Value
 
 
@@ -46,6 +47,14 @@ class QemuInfo(Value, frozen=True, kw_only=True):
 
     version: str | None
     img_version: str | None
+
+
+class CgroupInfo(Value, frozen=True, kw_only=True):
+    """Whether each guest is held to its CPUs and memory by the kernel."""
+
+    available: bool
+    reason: Annotated[str, Meta(description="Where, or why not.")]
+    controllers: Annotated[list[str], Meta(description="What is limited: cpu, memory.")] = []
 
 
 class StorageInfo(Value, frozen=True, kw_only=True):
@@ -100,5 +109,19 @@ class SystemInfo(Value, frozen=True, kw_only=True):
     host: HostInfo
     accelerators: Accelerators
     qemu: QemuInfo
+    cgroups: CgroupInfo
     storage: StorageInfo
     vms: Annotated[dict[str, int], Meta(description="How many VMs have which status.")]
+
+
+class PowerOffRequest(Value, frozen=True, kw_only=True):
+    """How long all guests together may take; those that do not obey are ended."""
+
+    timeout: TimeoutS = 120
+
+
+class PowerOff(Value, frozen=True, kw_only=True):
+    """What became of the guests that ran, by the names of their VMs, in the order of their ends."""
+
+    powered_off: Annotated[list[str], Meta(description="They obeyed.")]
+    ended: Annotated[list[str], Meta(description="They did not obey in time.")]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from voidvm.hypervisor import argv
+from voidvm.hypervisor.cgroup import Cgroups, Share
 from voidvm.hypervisor.guest import Guest
 from voidvm.hypervisor.identity import Identity, privileges
 from voidvm.hypervisor.process import QemuProcess
@@ -26,9 +27,12 @@ class LaunchFailed(Exception):
 class Launcher:
     """Spawns guests; as root each as `identity`, in every case without a way to gain rights."""
 
-    def __init__(self, *, binary: str, identity: Identity | None) -> None:
+    def __init__(
+        self, *, binary: str, identity: Identity | None, cgroups: Cgroups | None = None
+    ) -> None:
         self._binary = binary
         self._identity = identity
+        self._cgroups = cgroups
 
     async def launch(self, guest: Guest) -> QemuProcess:
         """A QEMU that has been spawned with `-S`: no guest instruction runs yet.
@@ -42,7 +46,15 @@ class Launcher:
             # A spawn under way cannot be called back, so its child is ended as soon as it is.
             spawning.add_done_callback(_end_orphan)
             raise
-        return QemuProcess.of_child(child)
+        process = QemuProcess.of_child(child)
+        share = Share(cpus=guest.cpus, memory_mib=guest.memory_mib, accel=guest.accel)
+        self.confine(process, vm_id=guest.vm_id, share=share)
+        return process
+
+    def confine(self, process: QemuProcess, *, vm_id: str, share: Share) -> None:
+        """Limit what a QEMU takes of the host, where that can be done; also one found again."""
+        if self._cgroups is not None:
+            self._cgroups.hold(process, vm_id=vm_id, share=share)
 
     def spawn(self, guest: Guest) -> subprocess.Popen[bytes]:
         """Spawn and return the bare child; blocks for about a millisecond."""

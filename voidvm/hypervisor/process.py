@@ -68,18 +68,23 @@ def command_line(pid: int) -> list[str]:
     return []
 
 
+def guest_of(pid: int) -> str | None:
+    """The VM whose QEMU a process is, of those that are ours."""
+    arguments = command_line(pid)
+    if "-name" not in arguments[:-1]:
+        return None
+    name = arguments[arguments.index("-name") + 1]
+    # setpriv and QEMU share the pid but not the command line: only QEMU's counts.
+    if name.startswith("guest=vm-") and "qemu" in Path(arguments[0]).name:
+        return name.removeprefix("guest=").partition(",")[0]
+    return None
+
+
 def running_guests() -> Iterator[tuple[int, str]]:
     """The (pid, VM id) of every QEMU on this host whose command line names one of our guests."""
     for entry in PROC.iterdir():
-        if not entry.name.isdecimal():
-            continue
-        arguments = command_line(int(entry.name))
-        if "-name" not in arguments[:-1]:
-            continue
-        name = arguments[arguments.index("-name") + 1]
-        # setpriv and QEMU share the pid but not the command line: only QEMU's counts.
-        if name.startswith("guest=vm-") and "qemu" in Path(arguments[0]).name:
-            yield int(entry.name), name.removeprefix("guest=").partition(",")[0]
+        if entry.name.isdecimal() and (vm_id := guest_of(int(entry.name))) is not None:
+            yield int(entry.name), vm_id
 
 
 def _identify(pid: int, *, vm_id: str, ticks: int | None) -> int:

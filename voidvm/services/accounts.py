@@ -59,24 +59,7 @@ class Accounts:
 
     async def ensure_admin(self, password: str) -> None:
         """Make `admin` at the first start."""
-        if await self._users.count():
-            return
-        now = datetime.now(UTC)
-        await self._users.insert(
-            UserRecord(
-                id=new_user_id(),
-                username=ADMIN,
-                email=None,
-                role="admin",
-                plan="unlimited",
-                status="active",
-                password_hash=await self._passwords.hash(password),
-                last_login=None,
-                created_at=now,
-                updated_at=now,
-            )
-        )
-        log.info("made the user '%s'", ADMIN)
+        await make_admin(self._users, self._passwords, lambda: password)
 
     async def admin_has_default_password(self, first: str) -> bool:
         """Whether anybody could sign in as the first user, whatever it is called by now.
@@ -252,6 +235,29 @@ def _principal(session: Session, user: UserRecord) -> Principal:
         expires_at=session.expires_at,
         language=user.language,
     )
+
+
+async def make_admin(users: UserStore, passwords: Passwords, password: Callable[[], str]) -> bool:
+    """Make `admin` where there are no users yet; only then `password` is asked for."""
+    if await users.count():
+        return False
+    now = datetime.now(UTC)
+    await users.insert(
+        UserRecord(
+            id=new_user_id(),
+            username=ADMIN,
+            email=None,
+            role="admin",
+            plan="unlimited",
+            status="active",
+            password_hash=await passwords.hash(password()),
+            last_login=None,
+            created_at=now,
+            updated_at=now,
+        )
+    )
+    log.info("made the user '%s'", ADMIN)
+    return True
 
 
 def new_user_id() -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from voidvm.config import DEFAULT_ADMIN_PASSWORD, Server, Settings
 from voidvm.domain.addresses import is_loopback
 from voidvm.domain.checkup import Finding, fail, ok, warn
+from voidvm.hypervisor.cgroup import Unavailable, find_root
 from voidvm.hypervisor.launch import SOCKET_PATH_MAX_BYTES
 from voidvm.security.passwords import Passwords
 from voidvm.store.database import StoreError
@@ -30,6 +31,7 @@ async def state_findings(settings: Settings, layout: Layout) -> list[Finding]:
     holder = lock_holder(layout.lock)
     data = _folder("data directory", layout.data, key="data_dir")
     findings = [data, _space(layout.data), _run_directory(layout), _service(settings, holder)]
+    findings.append(_limits(settings.qemu.cgroup, holder))
     if data.verdict == "fail":
         return findings
     inspection: Inspection | None = None
@@ -187,6 +189,17 @@ def _listen(server: Server) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def _limits(wanted: str, holder: int | None) -> Finding:
+    """Whether guests are limited, as the service sees it or, where none runs, would see it here."""
+    try:
+        root = find_root(wanted, pid=holder)
+    except Unavailable as error:
+        if wanted == "off":
+            return ok("limits", str(error))
+        return warn("limits", str(error), "a guest may take more CPU and memory than it has")
+    return ok("limits", f"each guest is held to its CPUs and memory, below {root}")
 
 
 # What is kept

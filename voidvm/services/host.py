@@ -20,6 +20,7 @@ from voidvm.domain.health import Health, HealthCode, reason
 from voidvm.domain.system import (
     AcceleratorInfo,
     Accelerators,
+    CgroupInfo,
     DirectoriesInfo,
     EventsInfo,
     HostInfo,
@@ -56,6 +57,7 @@ class Host:
         layout: Layout,
         health: HealthWatch,
         events: Events,
+        cgroups: CgroupInfo,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -64,6 +66,7 @@ class Host:
         self._layout = layout
         self._health = health
         self._events = events
+        self._cgroups = cgroups
         self._started_at = datetime.now(UTC)
         self._started = time.monotonic()
 
@@ -120,6 +123,7 @@ class Host:
                 version=await _version(settings.qemu.binary),
                 img_version=await _version(settings.qemu.img_binary),
             ),
+            cgroups=self._cgroups,
             storage=await self._storage(),
             vms={status.value: count for status, count in self._fleet.statuses().items()},
         )

@@ -14,6 +14,7 @@ from voidvm.services.disks import Disks
 from voidvm.services.events import Events
 from voidvm.services.exposition import Exposition
 from voidvm.services.host import Host
+from voidvm.services.host_power import HostPower
 from voidvm.services.idempotency import Idempotency
 from voidvm.services.images import Images
 from voidvm.services.imports import Imports
@@ -50,6 +51,7 @@ class Services:
     consoles: Consoles
     images: Images
     host: Host
+    host_power: HostPower
     events: Events
     configuration: Configuration
     exposition: Exposition

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from voidvm.bus import Bus, News, VmStatusChanged
 from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.vm import VmRecord
-from voidvm.errors import VmNotFound, VoidVMError
+from voidvm.errors import VmNotFound
 from voidvm.hypervisor.launch import Launcher
 from voidvm.hypervisor.process import ProcessGone, running_guests
 from voidvm.supervisor.console import Records
@@ -112,19 +112,6 @@ class Fleet:
         is_same_boot = record.run is not None and record.run.boot_id == self._boot_id
         machine.found_gone(is_same_boot=is_same_boot)
         log.info("%s: its QEMU is gone: %s, %s", record.id, machine.status, machine.state.reason)
-
-    async def stop_all(self, *, timeout_s: float) -> None:
-        """Power off every guest, together; those that do not obey in time are ended."""
-        async with asyncio.TaskGroup() as group:
-            for machine in self.running():
-                group.create_task(self._stop(machine, timeout_s))
-
-    @staticmethod
-    async def _stop(machine: Machine, timeout_s: float) -> None:
-        try:
-            await machine.perform("stop", lambda: machine.stop(timeout_s=timeout_s))
-        except VoidVMError as error:
-            log.warning("%s: not stopped: %s", machine.vm_id, error)
 
     async def release(self) -> None:
         """Let go of every QEMU; the guests go on."""

@@ -23,6 +23,7 @@ from voidvm.errors import (
     VmUnresponsive,
 )
 from voidvm.hypervisor.argv import SERIAL_ID
+from voidvm.hypervisor.cgroup import Share
 from voidvm.hypervisor.guest import DiskFile, Guest
 from voidvm.hypervisor.launch import Launcher, LaunchFailed
 from voidvm.hypervisor.monitor import MonitorError
@@ -341,6 +342,10 @@ class Machine:
         ticks = run.pid_start if run and run.pid == pid and run.boot_id == self._boot_id else None
         process = QemuProcess.adopt(pid, vm_id=self.vm_id, ticks=ticks)
         self._note_process(process)
+        if run is not None:
+            had = run.hardware
+            share = Share(cpus=had.cpu, memory_mib=had.memory, accel=run.accel)
+            self._launcher.confine(process, vm_id=self.vm_id, share=share)
         if self.status not in WITH_PROCESS:
             self.state.set(VmStatus.STARTING)
         self._hold.watch(process)

@@ -30,6 +30,7 @@ UNREACHED: Final[dict[Call, str]] = {
     ("PUT", "/users/{user}"): "the same as PATCH on the user, which `user set` calls",
     ("POST", "/vms/{vm}/console/tickets"): "for clients without headers, such as browsers",
     ("POST", "/ws/tickets"): "for clients without headers, such as browsers",
+    ("POST", "/system/guests/poweroff"): "`power-off-guests` calls it, with rights of its own",
     ("GET", "/docs"): "a page, for browsers",
     ("GET", "/docs/assets/{file}"): "a part of that page",
     ("GET", "/docs/openapi.json"): "for programs that make clients",
@@ -37,6 +38,7 @@ UNREACHED: Final[dict[Call, str]] = {
 # These speak to no service, or to the saved logins only, and `api` could reach anything.
 ASIDE: Final = {
     *("serve", "doctor", "api", "image build", "image add"),
+    *("init", "backup", "restore", "power-off-guests"),
     *("context ls", "context use", "context rm"),
 }
 

@@ -1,0 +1,90 @@
+"""All guests powered off, in order and within a limit: the host goes down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+
+from voidvm.domain.system import PowerOff
+from voidvm.domain.vm import VmRecord
+from voidvm.errors import VmBusy, VmNotRunning, VoidVMError
+from voidvm.store.vms import VmStore
+from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.machine import Machine
+
+log = logging.getLogger(__name__)
+
+# A VM that is held by another job is asked again.
+_ASK_AGAIN_S = 0.5
+
+
+class HostPower:
+    """What was started last is powered off first.
+
+    What each VM shall be is left as it is: which ones come back with the host is decided there.
+    """
+
+    def __init__(self, store: VmStore, *, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+
+    async def power_off(self, *, timeout_s: float) -> PowerOff:
+        """Power off every guest; those that do not obey in time are ended.
+
+        First all without autostart, then the others by falling order, those of one order
+        together. Each such group has an equal share of what is left of the time, so that a guest
+        that hangs takes none of the others'.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        groups = self._groups(await self._store.all())
+        obeyed: list[str] = []
+        ended: list[str] = []
+        while groups:
+            share = max(0.0, deadline - loop.time()) / len(groups)
+            group = groups.pop(0)
+            until = loop.time() + share
+            for name, has_obeyed in await asyncio.gather(
+                *(self._stop(record, until=until) for record in group)
+            ):
+                (obeyed if has_obeyed else ended).append(name)
+        return PowerOff(powered_off=obeyed, ended=ended)
+
+    def _groups(self, records: Iterable[VmRecord]) -> list[list[VmRecord]]:
+        running = {machine.vm_id for machine in self._fleet.running()}
+        by_order: dict[int, list[VmRecord]] = defaultdict(list)
+        manual: list[VmRecord] = []
+        for record in records:
+            if record.id in running:
+                start = record.autostart
+                (by_order[start.order] if start.enabled else manual).append(record)
+        groups = [manual] if manual else []
+        return groups + [by_order[order] for order in sorted(by_order, reverse=True)]
+
+    async def _stop(self, record: VmRecord, *, until: float) -> tuple[str, bool]:
+        """Stop one VM by the loop's time `until`; its name, and whether its guest obeyed."""
+        machine = self._fleet.get(record.id)
+        try:
+            while True:
+                left = until - asyncio.get_running_loop().time()
+                try:
+                    return record.name, await self._ask(machine, max(0.0, left))
+                except VmBusy:
+                    if left <= 0:
+                        break
+                    await asyncio.sleep(min(_ASK_AGAIN_S, left))
+            await machine.force_stop()
+        except VmNotRunning:
+            return record.name, True  # it was quicker than we
+        except VoidVMError as error:
+            log.warning("%s: not stopped: %s", record.id, error)
+        return record.name, False
+
+    @staticmethod
+    async def _ask(machine: Machine, timeout_s: float) -> bool:
+        """Whether the guest obeyed. Raises `VmBusy`, `VmNotRunning`."""
+        asked = asyncio.get_running_loop().time()
+        await machine.perform("stop", lambda: machine.stop(timeout_s=timeout_s))
+        return asyncio.get_running_loop().time() - asked < timeout_s
