@@ -89,13 +89,15 @@ install_for_checking() {
         caddy        caddy'
 }
 
-# What the recipe of the Debian guest needs, and the test that boots it.
+# What the recipe of the Debian guest needs, and the tests that boot it, or install VoidVM.
 install_for_slow_tests() {
     install_packages '
         mmdebstrap      mmdebstrap
         grub-common     grub-mkimage
         e2fsprogs       mke2fs
-        openssh-client  ssh'
+        openssh-client  ssh
+        systemd         /lib/systemd/systemd
+        python3-venv    /usr/share/doc/python3-venv'
 }
 
 # Set PYTHON to one that is new enough and can make virtual environments.

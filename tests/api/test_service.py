@@ -316,3 +316,13 @@ def test_a_configured_origin_may_call_and_connect() -> None:
 def test_without_configured_origins_no_page_is_let_in(api: Api) -> None:
     answer = api.call("GET", "/vms", headers={"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_whether_guests_are_limited_is_told(own: LocalService) -> None:
+    own.settings = replace(own.settings, qemu=replace(own.settings.qemu, cgroup="off"))
+    own.start()
+    assert own.api().ok("GET", "/system/info")["cgroups"] == {
+        "available": False,
+        "reason": 'switched off: [qemu] cgroup = "off"',
+        "controllers": [],
+    }

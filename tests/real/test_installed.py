@@ -73,6 +73,9 @@ def shown(host: Nested, unit: str, key: str) -> str:
     return host.ok("systemctl", "show", unit, "--property", key, "--value").strip()
 
 
+POWER_OFF = (
+    "/opt/voidvm/current/bin/voidvm power-off-guests --timeout 3 --config /etc/voidvm/voidvm.toml"
+)
 CLI = {"PYTHONPATH": PACKAGES, "HOME": "/root", "VOIDVM_PASSWORD": PASSWORD}
 
 
@@ -97,6 +100,9 @@ def is_installed(host: Nested) -> None:
         host.ok("mkdir", "-p", drop_in)
         line = f"[Service]\\nEnvironment=PYTHONPATH={PACKAGES}\\n"
         host.ok("bash", "-c", f"printf '{line}' >{drop_in}/test.conf")
+    # These guests are firmware without a system: none obeys.
+    change = f"[Service]\\nExecStop=\\nExecStop={POWER_OFF}\\n"
+    host.ok("bash", "-c", f"printf '{change}' >{drop_in}/quick.conf")
     host.ok("bash", "-c", f"umask 077; echo '{PASSWORD}' >/run/password")
     assert "would: " in install(host, "--dry-run")
     assert not host.run("test", "-e", "/opt/voidvm").ok

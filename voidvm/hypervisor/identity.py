@@ -44,8 +44,10 @@ def privileges(identity: Identity | None, *, dies_with_us: bool = False) -> list
             f"--reuid={user}",
             f"--regid={gid}",
             f"--groups={groups}" if groups else "--clear-groups",
-            "--bounding-set=-all",
         ]
+    if os.geteuid() == 0:
+        # Also root, where nobody else may do the work, has no right but its files' owner's then.
+        command.append("--bounding-set=-all")
     return [*command, "--"]
 
 

@@ -97,7 +97,7 @@ async def run(
     Raises `CommandFailed` when it could not be run, or has no end within `limits.wall_s`.
     """
     program = Path(command[0]).name
-    inside = cage.prefix(command[0]) if cage else []
+    inside = cage.prefix(command[0]) if cage else privileges(None, dies_with_us=True)
     try:
         process = await asyncio.create_subprocess_exec(
             *(*limits.prefix(), *inside, *command),

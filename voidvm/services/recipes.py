@@ -170,13 +170,6 @@ async def _register(
     img: QemuImg,
 ) -> Image:
     size = file.stat().st_size
-    virtual = size
-    if kind == "disk":
-        info = await img.info(file, image_format="qcow2")
-        if info.has_backing:
-            message = f"{file.name} needs another file (backing file)"
-            raise ValidationFailed(message, errors=[FieldProblem("file", message)])
-        virtual = info.virtual_size_bytes
     image_id = "img-" + secrets.token_hex(6)
     draft = layout.image(f".{image_id}.tmp")
     image = Image(
@@ -185,7 +178,7 @@ async def _register(
         kind=kind,
         format=image_format,
         size_bytes=size,
-        virtual_size_bytes=virtual,
+        virtual_size_bytes=size,
         checksum="",
         os=entry.id if kind == "disk" else None,
         owner=None,
@@ -196,18 +189,28 @@ async def _register(
         draft.mkdir(mode=0o700)
         target = draft / image_file(layout, image).name
         digest = await asyncio.to_thread(_copy, file, target, 0o644 if kind == "kernel" else 0o600)
+        virtual = await _virtual_size(img, target, file.name) if kind == "disk" else size
         _sync(draft)
         draft.rename(layout.image(image_id))
         _sync(draft.parent)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    image = msgspec.structs.replace(image, checksum=f"sha256:{digest}")
+    image = msgspec.structs.replace(image, checksum=f"sha256:{digest}", virtual_size_bytes=virtual)
     images = ImageStore(database)
     replaced = await images.insert(image, replace=True)
     if replaced is not None and not await images.used_by(replaced.id):
         shutil.rmtree(layout.image(replaced.id), ignore_errors=True)
     return image
+
+
+async def _virtual_size(img: QemuImg, copy: Path, name: str) -> int:
+    """The size of a disk, of our copy: qemu-img has no right to read other files than ours."""
+    info = await img.info(copy, image_format="qcow2")
+    if info.has_backing:
+        message = f"{name} needs another file (backing file)"
+        raise ValidationFailed(message, errors=[FieldProblem("file", message)])
+    return info.virtual_size_bytes
 
 
 def _copy(source: Path, target: Path, mode: int) -> str:

@@ -176,6 +176,18 @@ async def test_a_caged_program_runs_as_nobody_in_particular() -> None:
     assert answer == f"{uid} {uid} {gid}"
 
 
+async def test_no_program_has_capabilities_or_leaves_a_core() -> None:
+    """Whoever runs it: also root's own, which work on root's own files."""
+    command = ["cat", "/proc/self/status", "/proc/self/limits"]
+    text = (await run(command, limits=Limits())).output.decode()
+    kinds = ("Inh", "Prm", "Eff", "Amb", *(("Bnd",) if os.geteuid() == 0 else ()))
+    for kind in kinds:
+        assert f"Cap{kind}:\t{'0' * 16}\n" in text
+    assert "NoNewPrivs:\t1\n" in text
+    [core] = [line for line in text.splitlines() if line.startswith("Max core file size")]
+    assert core.split()[4:6] == ["0", "0"]
+
+
 def test_a_failure_is_told_without_our_paths() -> None:
     ended = Ended(status=1, output=b"", said="tool: cannot read /data/images/x")
     with pytest.raises(CommandFailed) as caught:
