@@ -55,6 +55,8 @@ def test_everything_is_made_once_and_kept_the_second_time(service: Service) -> N
     assert [path.read_bytes() for path in kept] == before
     service.start()
     service.api(password=found[1])
+    # Also where a service runs, whose database is not touched.
+    assert verdicts(init(service).stdout) == ["kept"] * 5
 
 
 def test_its_files_are_for_their_owner(service: Service) -> None:

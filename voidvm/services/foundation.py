@@ -16,7 +16,7 @@ from voidvm.errors import CommandFailed
 from voidvm.security.passwords import Passwords
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accounts import make_admin
-from voidvm.services.checkup_state import user_name
+from voidvm.services.checkup_state import lock_holder, user_name
 from voidvm.store.database import Database, StoreError
 from voidvm.store.users import UserStore
 from voidvm.supervisor.paths import Layout
@@ -106,6 +106,19 @@ async def make_state(settings: Settings, password: Callable[[], str]) -> list[St
     """
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
     has_key, has_database = layout.key.exists(), layout.database.exists()
+    is_new_admin = False
+    # The database of a service that runs is that one's, which may be of an older version.
+    if lock_holder(layout.lock) is None:
+        is_new_admin = await _make_files(layout, password)
+    return [
+        Step(what="signing key", where=str(layout.key), is_new=not has_key),
+        Step(what="database", where=str(layout.database), is_new=not has_database),
+        Step(what="admin", where="the user 'admin'", is_new=is_new_admin),
+    ]
+
+
+async def _make_files(layout: Layout, password: Callable[[], str]) -> bool:
+    """Key, database and admin; whether admin is new."""
     try:
         load_or_create_key(layout.key)
         database = await Database.open(layout.database)
@@ -113,11 +126,6 @@ async def make_state(settings: Settings, password: Callable[[], str]) -> list[St
         raise CommandFailed(str(error), tool="The command") from error
     try:
         users = UserStore(database, plans=Plans(dict))
-        is_new_admin = await make_admin(users, Passwords(), password)
+        return await make_admin(users, Passwords(), password)
     finally:
         await database.close()
-    return [
-        Step(what="signing key", where=str(layout.key), is_new=not has_key),
-        Step(what="database", where=str(layout.database), is_new=not has_database),
-        Step(what="admin", where="the user 'admin'", is_new=is_new_admin),
-    ]
