@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from voidvm.domain.system import PowerOff
 from voidvm.domain.vm import VmRecord
@@ -39,21 +39,21 @@ class HostPower:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        groups = self._groups(await self._store.all())
+        asked: set[str] = set()
         obeyed: list[str] = []
         ended: list[str] = []
-        while groups:
-            share = max(0.0, deadline - loop.time()) / len(groups)
-            group = groups.pop(0)
-            until = loop.time() + share
+        # Looked up each time: one may have been started meanwhile.
+        while groups := self._groups(await self._store.all(), asked):
+            until = loop.time() + max(0.0, deadline - loop.time()) / len(groups)
+            asked |= {record.id for record in groups[0]}
             for name, has_obeyed in await asyncio.gather(
-                *(self._stop(record, until=until) for record in group)
+                *(self._stop(record, until=until) for record in groups[0])
             ):
                 (obeyed if has_obeyed else ended).append(name)
         return PowerOff(powered_off=obeyed, ended=ended)
 
-    def _groups(self, records: Iterable[VmRecord]) -> list[list[VmRecord]]:
-        running = {machine.vm_id for machine in self._fleet.running()}
+    def _groups(self, records: Iterable[VmRecord], asked: Collection[str]) -> list[list[VmRecord]]:
+        running = {machine.vm_id for machine in self._fleet.running()}.difference(asked)
         by_order: dict[int, list[VmRecord]] = defaultdict(list)
         manual: list[VmRecord] = []
         for record in records:
