@@ -109,6 +109,9 @@ def is_installed(host: Nested) -> None:
     install(host, "--admin-password-file", "/run/password")
     assert shown(host, "voidvm", "ActiveState") == "active"
     assert "listening on" in shown(host, "voidvm", "StatusText")
+    # It has found the cgroup that is delegated to it, and may work there.
+    members = "/sys/fs/cgroup/system.slice/voidvm.service/service/cgroup.procs"
+    assert shown(host, "voidvm", "MainPID") in host.ok("cat", members).split()
     verified = host.ok("systemd-analyze", "verify", "voidvm.service", "voidvm-guests.service")
     assert [line for line in verified.splitlines() if "DelegateSubgroup" not in line] == []
 
