@@ -146,14 +146,7 @@ def assemble(base: Foundation) -> Parts:
     images = Images(base.images, layout=base.layout, catalog=base.catalog)
     guests = Guests(images=images, layout=base.layout, accel=base.accelerator.of_host)
     starting, upkeep = _starting(base, guests=guests)
-    vms = Vms(
-        base.vms,
-        fleet=base.fleet,
-        operations=base.operations,
-        upkeep=upkeep,
-        layout=base.layout,
-        bus=base.bus,
-    )
+    vms = _vms(base, upkeep=upkeep)
     lifecycle = _lifecycle(base, vms=vms, starting=starting, upkeep=upkeep)
     imports = _imports(base)
     disks = _disks(base, vms=vms, images=images, guests=guests)
@@ -201,6 +194,17 @@ def assemble(base: Foundation) -> Parts:
         heartbeat=_heartbeat(base),
         live=base.live,
         telemetry=base.telemetry,
+    )
+
+
+def _vms(base: Foundation, *, upkeep: Upkeep) -> Vms:
+    return Vms(
+        base.vms,
+        fleet=base.fleet,
+        operations=base.operations,
+        upkeep=upkeep,
+        layout=base.layout,
+        bus=base.bus,
     )
 
 

@@ -133,7 +133,7 @@ def test_what_ran_when_the_host_went_down_comes_back_if_it_shall(*, resume: bool
 
 def test_a_guest_that_the_service_has_switched_off_comes_back_too(bed: Bed) -> None:
     vm = bed.create("obeys", restartPolicy="always", start=True)
-    bed.service.run(bed.service.fleet.stop_all(timeout_s=5))
+    bed.service.run(bed.service.services.host_power.power_off(timeout_s=5))
     bed.until(vm, "stopped")
     # Within the same boot it was meant.
     bed.restart()
