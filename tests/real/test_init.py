@@ -97,10 +97,12 @@ def test_a_terminal_is_asked_for_the_password(service: Service) -> None:
     )
     os.close(other)
     seen = b""
-    while seen.count(b":") < 2:
-        seen += os.read(main, 1024)
-        if seen.endswith(b": "):
-            os.write(main, f"{PASSWORD}\n".encode())
+    for _ in range(2):
+        asked = b""
+        while not asked.endswith(b": "):
+            asked += os.read(main, 1024)
+        os.write(main, f"{PASSWORD}\n".encode())
+        seen += asked
     out, _ = process.communicate(timeout=30)
     os.close(main)
     assert process.returncode == 0
