@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import sdk_sources
 
 from voidvm.errors import VoidVMError, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-ERRORS = ROOT / "docs" / "errors.md"
+ERRORS = Path("docs/errors.md")
 
 _HEAD = """\
 # Errors
@@ -42,20 +45,43 @@ def _row(kind: type[VoidVMError]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+# What is made in no time, whole.
+PAGES: dict[Path, Callable[[], str]] = {
+    ERRORS: errors_page,
+    sdk_sources.ERRORS: sdk_sources.errors_source,
+    sdk_sources.ROUTES: sdk_sources.routes_source,
+}
+
+
+def old_pages() -> list[Path]:
+    """The pages that are not as they would be made now."""
+    old = [path for path, make in PAGES.items() if _text(path) != make()]
+    # Types take seconds and Node.js to make; their first line tells what they were made from.
+    is_old = not _text(sdk_sources.SCHEMA).startswith(sdk_sources.schema_head())
+    return [*old, *([sdk_sources.SCHEMA] if is_old else [])]
+
+
+def _text(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8") if (ROOT / path).is_file() else ""
+
+
 def main() -> int:
     """Write the pages that have changed; with --check the exit status is 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     is_check = parser.parse_args().check
-    page = errors_page()
-    if ERRORS.is_file() and ERRORS.read_text(encoding="utf-8") == page:
-        return 0
-    if is_check:
-        print("docs/errors.md is old: run scripts/docs.py", file=sys.stderr)
+    old = old_pages()
+    if is_check and old:
+        print(f"old: {', '.join(map(str, old))}; run scripts/docs.py", file=sys.stderr)
         return 1
-    ERRORS.parent.mkdir(exist_ok=True)
-    ERRORS.write_text(page, encoding="utf-8")
-    print("wrote docs/errors.md")
+    for path in old:
+        try:
+            text = PAGES[path]() if path in PAGES else sdk_sources.schema_source(ROOT)
+        except FileNotFoundError:
+            print(f"{path} is old; it needs Node.js and 'npm ci' in sdk/js", file=sys.stderr)
+            return 1
+        (ROOT / path).write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
     return 0
 
 

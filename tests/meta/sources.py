@@ -18,6 +18,15 @@ def python_files() -> tuple[Path, ...]:
 
 
 @cache
+def typescript_files() -> tuple[Path, ...]:
+    """The JavaScript SDK's sources and tests, without what is made from the service's."""
+    found = sorted(
+        path for name in ("src", "test") for path in (ROOT / "sdk/js" / name).glob("*.ts")
+    )
+    return tuple(path for path in found if "// Made by" not in path.read_text(encoding="utf-8"))
+
+
+@cache
 def shell_scripts() -> tuple[Path, ...]:
     """All shell scripts that run on the host; those of the guests are busybox's business."""
     found = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and is_shell(path)]

@@ -9,7 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.meta.sources import functions, place, python_files, shell_scripts, tree
+from tests.meta.sources import (
+    functions,
+    place,
+    python_files,
+    shell_scripts,
+    tree,
+    typescript_files,
+)
 
 FILE_LINES = 400
 FUNCTION_LINES = 60
@@ -37,7 +44,7 @@ TYPE_IGNORE = re.compile(r"# type: ignore\[[a-z-]+(,[a-z-]+)*\]  # \S.*")
 
 
 def test_no_file_is_too_long() -> None:
-    files = (*python_files(), *shell_scripts())
+    files = (*python_files(), *shell_scripts(), *typescript_files())
     lengths = {place(path): len(path.read_text().splitlines()) for path in files}
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES} == {}
 

@@ -15,7 +15,20 @@ from voidvm.api.sockets import Socket, SocketClosed
 from voidvm.api.upgrade import SocketCall
 from voidvm.bus import News, VmDeleted
 from voidvm.domain.account import Principal
-from voidvm.domain.console import ConsoleMode, SendRequest, Sent, Ticket, TicketRequest
+from voidvm.domain.console import (
+    CONSOLE_MESSAGES,
+    ConsoleError,
+    ConsoleGap,
+    ConsoleHello,
+    ConsoleMode,
+    ConsolePong,
+    ConsoleStatus,
+    ConsoleViewers,
+    SendRequest,
+    Sent,
+    Ticket,
+    TicketRequest,
+)
 from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
 from voidvm.errors import VoidVMError
@@ -78,6 +91,7 @@ _control = msgspec.json.Decoder(_Ping | _Resync | _Break)
     "/vms/{vm}/console",
     access=Permission.VM_CONSOLE,
     query=ConsoleQuery,
+    messages=CONSOLE_MESSAGES,
     is_socket=True,
     errors=(errors.VmNotFound,),
 )
@@ -163,16 +177,15 @@ def _closer(socket: Socket, *, vm_id: str) -> Callable[[News], None]:
 async def _converse(socket: Socket, console: OpenConsole, *, vm_id: str) -> None:
     """Output one way, input the other, until one of them ends."""
     viewer = console.viewer
-    await _say(
-        socket,
-        "hello",
-        vmId=vm_id,
+    hello = ConsoleHello(
+        vm_id=vm_id,
         offset=max(viewer.offset, console.first),
-        firstOffset=console.first,
+        first_offset=console.first,
         mode=viewer.mode,
         viewers=console.viewers,
         status=console.status,
     )
+    await _say(socket, hello)
     # The short way, for as long as the tasks below are not busy: a key and its echo wait for none.
     viewer.sink = socket.send_now
     if viewer.mode == "write":
@@ -199,11 +212,11 @@ async def _send_output(socket: Socket, console: OpenConsole) -> None:
         if isinstance(news, Output):
             await socket.send(news.data)
         elif isinstance(news, Gap):
-            await _say(socket, "gap", **{"from": news.start, "to": news.end})
+            await _say(socket, ConsoleGap(start=news.start, end=news.end))
         elif isinstance(news, StatusNotice):
-            await _say(socket, "status", status=news.status)
+            await _say(socket, ConsoleStatus(status=news.status))
         elif isinstance(news, ViewersNotice):
-            await _say(socket, "viewers", count=news.count)
+            await _say(socket, ConsoleViewers(count=news.count))
 
 
 async def _take_input(socket: Socket, console: OpenConsole) -> None:
@@ -217,10 +230,10 @@ async def _take_input(socket: Socket, console: OpenConsole) -> None:
         try:
             control = _control.decode(message)
         except msgspec.MsgspecError as error:
-            await _say(socket, "error", code="VALIDATION_ERROR", message=str(error))
+            await _say(socket, ConsoleError(code="VALIDATION_ERROR", message=str(error)))
             continue
         if isinstance(control, _Ping):
-            await _say(socket, "pong", id=control.id)
+            await _say(socket, ConsolePong(id=control.id))
         elif isinstance(control, _Resync):
             console.seek(control.since)
         elif console.viewer.mode == "write":
@@ -231,13 +244,13 @@ async def _send_break(socket: Socket, console: OpenConsole) -> None:
     try:
         await console.send_break()
     except VoidVMError as error:
-        await _say(socket, "error", code=error.code, message=error.message())
+        await _say(socket, ConsoleError(code=error.code, message=error.message()))
 
 
-async def _say(socket: Socket, kind: str, **fields: object) -> None:
+async def _say(socket: Socket, message: Value) -> None:
     if not socket.is_open:
         raise SocketClosed
-    await socket.send(msgspec.json.encode({"type": kind, **fields}).decode())
+    await socket.send(msgspec.json.encode(message).decode())
 
 
 @endpoint(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Value
 
 ConsoleMode = Literal["read", "write"]
@@ -40,3 +41,59 @@ class Sent(Value, frozen=True, kw_only=True):
 
     sent_bytes: int
     offset: int
+
+
+# What the service says on a console's socket beside the line's bytes.
+
+
+class ConsoleHello(Value, frozen=True, kw_only=True, tag="hello", tag_field="type"):
+    """The first message."""
+
+    vm_id: str
+    offset: Annotated[int, Meta(description="Of the first byte that follows.")]
+    first_offset: Annotated[int, Meta(description="Of the oldest byte that is kept.")]
+    mode: ConsoleMode
+    viewers: int
+    status: VmStatus
+
+
+class ConsoleGap(Value, frozen=True, kw_only=True, tag="gap", tag_field="type"):
+    """Bytes of the history that are kept no more: output goes on at `to`."""
+
+    start: int = field(name="from")
+    end: int = field(name="to")
+
+
+class ConsoleStatus(Value, frozen=True, kw_only=True, tag="status", tag_field="type"):
+    """The VM's status changed; the socket stays open while it is off."""
+
+    status: VmStatus
+
+
+class ConsoleViewers(Value, frozen=True, kw_only=True, tag="viewers", tag_field="type"):
+    """Somebody came or left."""
+
+    count: int
+
+
+class ConsolePong(Value, frozen=True, kw_only=True, tag="pong", tag_field="type"):
+    """The answer to `ping`."""
+
+    id: str | int | None
+
+
+class ConsoleError(Value, frozen=True, kw_only=True, tag="error", tag_field="type"):
+    """What the client asked for cannot be done."""
+
+    code: str
+    message: str
+
+
+CONSOLE_MESSAGES = (
+    ConsoleHello,
+    ConsoleGap,
+    ConsoleStatus,
+    ConsoleViewers,
+    ConsolePong,
+    ConsoleError,
+)
