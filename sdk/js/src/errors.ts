@@ -80,3 +80,9 @@ export class OperationFailed extends VoidVMError {
     this.operation = operation;
   }
 }
+
+/** Whether the same may work in a moment: the service is away, stopping or asked too often. */
+export function isPassing(error: unknown): boolean {
+  if (error instanceof ApiError) return error.status === 429 || (error.status >= 502 && error.retryable);
+  return error instanceof ConnectionFailed || error instanceof TimedOut;
+}

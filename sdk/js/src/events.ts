@@ -1,11 +1,11 @@
 /** What changes, as it happens: server-sent events that go on where they broke off. */
 
 import { errorOf } from "./answers.js";
-import { ApiError, ConnectionFailed, VoidVMError } from "./errors.js";
+import { ConnectionFailed, isPassing, TimedOut, type ApiError } from "./errors.js";
 import type { Http } from "./http.js";
 import type { Event, EventList, EventsQuery } from "./schema.js";
 import { idOf, type CallOptions, type Ref } from "./types.js";
-import { backoffMs, pause } from "./waiting.js";
+import { backoffMs, deadline, follow, orAborted, pause } from "./waiting.js";
 
 /** What to follow. */
 export interface EventsOptions {
@@ -58,13 +58,16 @@ export class EventStream implements AsyncIterable<Event> {
   lastId: string | undefined;
   readonly #http: Http;
   readonly #options: EventsOptions;
-  readonly #ended = new AbortController();
+  readonly #ending = new AbortController();
+  readonly #leave: () => void;
+  #isClosed = false;
   #reader: SseReader | undefined;
 
   /** @internal */
   constructor(http: Http, options: EventsOptions = {}) {
     this.#http = http;
     this.#options = options;
+    this.#leave = follow(this.#ending, options.signal);
     this.lastId = options.after;
     this.opened = this.#open().then((reader) => void (this.#reader = reader));
     // Who only iterates hears of it there.
@@ -73,7 +76,9 @@ export class EventStream implements AsyncIterable<Event> {
 
   /** Listen no more. */
   close(): void {
-    this.#ended.abort();
+    this.#isClosed = true;
+    this.#leave();
+    this.#ending.abort();
   }
 
   /** The events, for ever: until the loop is left, `close` or an error. */
@@ -86,7 +91,7 @@ export class EventStream implements AsyncIterable<Event> {
         yield JSON.parse(message.data) as Event;
       }
     } catch (error) {
-      if (!this.#ended.signal.aborted) throw error;
+      if (!this.#isClosed) throw error;
     } finally {
       this.close();
     }
@@ -99,7 +104,6 @@ export class EventStream implements AsyncIterable<Event> {
         if (message) return message;
       } catch (error) {
         this.#signal.throwIfAborted();
-        if (error instanceof VoidVMError) throw error;
       }
       this.#reader = await this.#reopen();
     }
@@ -124,7 +128,7 @@ export class EventStream implements AsyncIterable<Event> {
     // In the query: of pages elsewhere, the header Last-Event-ID would need leave.
     const query = { after: this.lastId, vm: vm === undefined ? undefined : idOf(vm) };
     const headers = { accept: "text/event-stream" };
-    const read = (response: Response) => new SseReader(response);
+    const read = (response: Response) => new SseReader(response, this.#signal);
     const options = { headers, signal: this.#signal, timeoutMs: SILENCE_MS, ...tries };
     const reader = await this.#http.send("stream_events", { query }, read, options);
     // The first thing that it says is its place.
@@ -133,14 +137,8 @@ export class EventStream implements AsyncIterable<Event> {
   }
 
   get #signal(): AbortSignal {
-    const { signal } = this.#options;
-    return signal ? AbortSignal.any([signal, this.#ended.signal]) : this.#ended.signal;
+    return this.#ending.signal;
   }
-}
-
-function isPassing(error: unknown): boolean {
-  if (error instanceof ApiError) return error.status === 429 || error.status >= 502;
-  return !(error instanceof VoidVMError) || error instanceof ConnectionFailed;
 }
 
 function resyncRequired(lastId = ""): ApiError {
@@ -153,9 +151,11 @@ function resyncRequired(lastId = ""): ApiError {
 class SseReader {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
   readonly #decoder = new TextDecoder();
+  readonly #signal: AbortSignal;
   #text = "";
 
-  constructor(response: Response) {
+  constructor(response: Response, signal: AbortSignal) {
+    this.#signal = signal;
     if (!response.body) throw new ConnectionFailed("The stream has no body");
     this.#reader = response.body.getReader();
   }
@@ -190,19 +190,15 @@ class SseReader {
   }
 
   async #read(): Promise<string | undefined> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const silence = new Promise<never>((_, reject) => {
-      const give = () => reject(new Error("the stream is silent"));
-      timer = setTimeout(give, SILENCE_MS);
-    });
+    const { signal, done } = deadline({ signal: this.#signal, timeoutMs: SILENCE_MS }, "an event");
     try {
-      const { done, value } = await Promise.race([this.#reader.read(), silence]);
-      return done ? undefined : this.#decoder.decode(value, { stream: true });
+      const piece = await orAborted(this.#reader.read(), signal);
+      return piece.done ? undefined : this.#decoder.decode(piece.value, { stream: true });
     } catch (error) {
       this.#reader.cancel().catch(() => {});
-      throw error;
+      throw error instanceof TimedOut ? new ConnectionFailed("The stream is silent") : error;
     } finally {
-      clearTimeout(timer);
+      done();
     }
   }
 }

@@ -1,9 +1,9 @@
 /** A connection that is made again whenever it breaks, for as long as the service lets it. */
 
-import { ApiError, ConnectionFailed, VoidVMError } from "./errors.js";
+import { ApiError, ConnectionFailed, isPassing, type VoidVMError } from "./errors.js";
 import type { Http } from "./http.js";
 import type { OperationId } from "./types.js";
-import { backoffMs, pause } from "./waiting.js";
+import { backoffMs, deadline, follow, pause } from "./waiting.js";
 import { Channel } from "./websocket.js";
 
 /** How sockets are kept. */
@@ -40,7 +40,8 @@ export interface Conversation {
 }
 
 const PATIENCE_MS = 60_000;
-const CONNECT_MS = 20_000;
+// Some WebSockets never tell that they were cut while they connected.
+const CONNECT_MS = 10_000;
 const FIRST_MS = 200;
 // A peer that is gone without a word is found out by its silence.
 const PING_MS = 20_000;
@@ -50,16 +51,17 @@ export class Link {
   readonly #http: Http;
   readonly #conversation: Conversation;
   readonly #options: LinkOptions;
-  readonly #closing = new AbortController();
-  readonly #signal: AbortSignal;
+  readonly #ending = new AbortController();
+  readonly #signal = this.#ending.signal;
+  readonly #leave: () => void;
+  #isClosed = false;
   #channel: Channel | undefined;
 
   constructor(http: Http, conversation: Conversation, options: LinkOptions = {}) {
     this.#http = http;
     this.#conversation = conversation;
     this.#options = options;
-    const { signal } = options;
-    this.#signal = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal;
+    this.#leave = follow(this.#ending, options.signal);
     void this.#run();
   }
 
@@ -75,7 +77,8 @@ export class Link {
 
   /** End it. */
   close(): void {
-    this.#closing.abort();
+    this.#isClosed = true;
+    this.#ending.abort();
   }
 
   async #run(): Promise<void> {
@@ -89,8 +92,8 @@ export class Link {
     } catch (reason) {
       error = reason;
     }
-    this.#channel = undefined;
-    this.#conversation.end(this.#closing.signal.aborted ? undefined : error);
+    this.#leave();
+    this.#conversation.end(this.#isClosed ? undefined : error);
   }
 
   /** Why the connection ended. Rejects with what the conversation throws, and when it is closed. */
@@ -144,13 +147,15 @@ export class Link {
       ((await response.json()) as { data: { ticket: string } }).data.ticket;
     const ticket = await this.#http.send(address.ticket, ask, read, options);
     const url = this.#http.url(address.socket, { path, query }, "ws");
-    const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(CONNECT_MS)]);
     const protocols = [address.protocol, `ticket.${ticket}`];
+    const { signal, done } = deadline({ signal: this.#signal, timeoutMs: CONNECT_MS }, "connecting");
     try {
       return await Channel.open(url, protocols, { WebSocket: this.#http.WebSocket, signal });
     } catch (error) {
       this.#signal.throwIfAborted();
       throw new ConnectionFailed("The WebSocket could not be opened", { cause: error });
+    } finally {
+      done();
     }
   }
 }
@@ -161,9 +166,4 @@ function ping(channel: Channel): void {
   } catch {
     // Whoever receives hears that it has ended.
   }
-}
-
-function isPassing(error: unknown): boolean {
-  if (error instanceof ApiError) return error.status === 429 || error.status >= 502;
-  return error instanceof ConnectionFailed;
 }

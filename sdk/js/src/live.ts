@@ -21,7 +21,6 @@ import type {
 import { Subscription, type Wanted } from "./subscription.js";
 import { idOf, type CallOptions, type Ref } from "./types.js";
 import { deadline, News } from "./waiting.js";
-import type { Channel } from "./websocket.js";
 
 /** What subscribers hear, by topic. */
 export interface Pushes extends Record<Subscribe["topic"], object> {
@@ -74,7 +73,7 @@ export class Live {
       http,
       {
         address: () => ({ ticket: "create_ws_ticket", socket: "connect_ws", protocol: "voidvm.v1" }),
-        begin: (channel) => this.#begin(channel),
+        begin: () => this.#begin(),
         take: (message) => this.#take(JSON.parse(String(message)) as Message),
         pausing: (error) => this.#pausing(error),
         end: (error) => this.#end(error),
@@ -99,7 +98,7 @@ export class Live {
     const subscription = new Subscription<object>(wanted, () => this.#unsubscribe(subscription));
     if (this.#isEnded) subscription.end(this.#error);
     this.#subscriptions.add(subscription);
-    if (this.#isReady && this.#link.channel) this.#subscribe(this.#link.channel, subscription);
+    if (this.#isReady) this.#subscribe(subscription);
     return subscription as Subscription<Pushes[Topic]>;
   }
 
@@ -143,16 +142,21 @@ export class Live {
   #ask(type: string, data: object, onAnswer: (answer: Answer) => void): void {
     const id = ++this.#number;
     this.#asked.set(id, onAnswer);
-    this.#link.channel?.send(JSON.stringify({ type, id, data }));
+    try {
+      this.#link.channel?.send(JSON.stringify({ type, id, data }));
+    } catch (error) {
+      // It has just ended: all who wait for an answer hear of that in a moment.
+      if (!(error instanceof ConnectionFailed)) throw error;
+    }
   }
 
-  #begin(channel: Channel): void {
+  #begin(): void {
     this.#isReady = true;
-    for (const subscription of this.#subscriptions) this.#subscribe(channel, subscription);
+    for (const subscription of this.#subscriptions) this.#subscribe(subscription);
     this.#news.tell();
   }
 
-  #subscribe(_channel: Channel, subscription: Subscription<object>): void {
+  #subscribe(subscription: Subscription<object>): void {
     this.#ask("subscribe", subscription.wanted, (answer) => {
       if (answer instanceof ConnectionFailed) return;
       if (answer instanceof VoidVMError) this.#forget(subscription, answer);

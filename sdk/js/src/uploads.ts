@@ -2,7 +2,7 @@
 
 import { dataIn } from "./answers.js";
 import { UploadOffsetConflict } from "./codes.js";
-import { ApiError, ConnectionFailed, TimedOut, VoidVMError } from "./errors.js";
+import { isPassing, VoidVMError } from "./errors.js";
 import type { Http } from "./http.js";
 import type { Upload } from "./schema.js";
 import { backoffMs, pause } from "./waiting.js";
@@ -41,7 +41,8 @@ export async function send(
     try {
       upload = await append(http, source, upload, pieceBytes, signal);
     } catch (error) {
-      if (!isPassing(error) || failures >= FAILURES_MAX) throw error;
+      const isElsewhere = error instanceof UploadOffsetConflict;
+      if (!(isElsewhere || isPassing(error)) || failures >= FAILURES_MAX) throw error;
       await pause(backoffMs(failures++), signal);
       upload = await http.call("get_upload", { path }, { signal });
     }
@@ -70,11 +71,4 @@ function append(
   const options = { bytes, headers, signal, timeoutMs: PIECE_TIMEOUT_MS };
   const read = (response: Response) => dataIn(response) as Promise<Upload>;
   return http.send("append_upload", { path: { upload: uploadId } }, read, options);
-}
-
-function isPassing(error: unknown): boolean {
-  if (error instanceof ApiError) {
-    return error instanceof UploadOffsetConflict || (error.status >= 502 && error.retryable);
-  }
-  return error instanceof ConnectionFailed || error instanceof TimedOut;
 }

@@ -3,7 +3,7 @@
 import { TimedOut } from "./errors.js";
 import type { CallOptions } from "./types.js";
 
-/** A signal that follows a caller's own and a clock; `done` stops the clock. */
+/** A signal that follows a caller's own and a clock; `done` ends both. */
 export interface Deadline {
   readonly signal: AbortSignal;
   readonly done: () => void;
@@ -14,16 +14,31 @@ const LONGEST_MS = 2 ** 31 - 1;
 
 /** Begin a deadline; `what` is told by the `TimedOut` that the signal then carries. */
 export function deadline({ signal, timeoutMs = Infinity }: CallOptions, what: string): Deadline {
-  const clock = new AbortController();
+  const controller = new AbortController();
+  const leave = follow(controller, signal);
   let timer: ReturnType<typeof setTimeout> | undefined;
   if (timeoutMs < LONGEST_MS) {
-    const expire = () => clock.abort(new TimedOut(`${what} took more than ${timeoutMs} ms`));
+    const expire = () => controller.abort(new TimedOut(`${what} took more than ${timeoutMs} ms`));
     timer = setTimeout(expire, timeoutMs);
   }
-  return {
-    signal: signal ? AbortSignal.any([signal, clock.signal]) : clock.signal,
-    done: () => clearTimeout(timer),
+  const done = () => {
+    clearTimeout(timer);
+    leave();
   };
+  return { signal: controller.signal, done };
+}
+
+/**
+ * Abort a controller when a signal is aborted; what is returned undoes that.
+ *
+ * Not `AbortSignal.any`: Node.js 20 may forget what that has made while somebody waits for it.
+ */
+export function follow(controller: AbortController, signal?: AbortSignal): () => void {
+  if (!signal) return () => {};
+  const abort = () => controller.abort(signal.reason);
+  if (signal.aborted) abort();
+  else signal.addEventListener("abort", abort, { once: true });
+  return () => signal.removeEventListener("abort", abort);
 }
 
 /** A promise's outcome, or the signal's reason if that comes first. */

@@ -53,7 +53,7 @@ export class Proxy {
   loseOf = "";
   /** Whether new connections are broken at once. */
   isDown = false;
-  /** Bytes from the service after which each connection is cut. */
+  /** Bytes from the service after which a connection is cut; each time some more, for progress. */
   cutAfterBytes = Infinity;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
@@ -95,6 +95,7 @@ export class Proxy {
     const { hostname, port } = new URL(URL_OF_SERVICE);
     const service = createConnection(Number(port), hostname);
     let isLost = false;
+    let isCut = false;
     let bytes = 0;
     const end = () => {
       client.destroy();
@@ -120,8 +121,11 @@ export class Proxy {
     service.on("data", (data) => {
       bytes += data.length;
       if (isLost) return end();
+      if (isCut) return;
       if (bytes < this.cutAfterBytes) return void client.write(data);
       client.end(data.subarray(0, data.length - (bytes - this.cutAfterBytes)), end);
+      this.cutAfterBytes *= 1.25;
+      isCut = true;
     });
   }
 }
