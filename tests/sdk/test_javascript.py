@@ -26,14 +26,14 @@ SOCKETS = ("console", "live")
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_its_own_tests_pass(run_node: RunNode, suite: str) -> None:
-    run_node("--test", "--test-force-exit", f"build/{suite}.test.js")
+    run_node("--test", f"build/{suite}.test.js")
 
 
 @pytest.mark.parametrize("suite", SOCKETS)
 def test_it_takes_the_platforms_websocket_where_there_is_one(run_node: RunNode, suite: str) -> None:
     flag = "--experimental-websocket"
     assert run_node(flag, "-p", "typeof WebSocket").stdout == "function\n"
-    run_node(flag, "--test", "--test-force-exit", f"build/{suite}.test.js")
+    run_node(flag, "--test", f"build/{suite}.test.js")
 
 
 @contextmanager

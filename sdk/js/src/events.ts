@@ -68,6 +68,7 @@ export class EventStream implements AsyncIterable<Event> {
     this.#http = http;
     this.#options = options;
     this.#leave = follow(this.#ending, options.signal);
+    this.#signal.addEventListener("abort", () => this.#reader?.cancel(), { once: true });
     this.lastId = options.after;
     this.opened = this.#open().then((reader) => void (this.#reader = reader));
     // Who only iterates hears of it there.
@@ -177,6 +178,11 @@ class SseReader {
     }
   }
 
+  /** Hang up: a stream that nobody reads would keep a program from ending. */
+  cancel(): void {
+    this.#reader.cancel().catch(() => {});
+  }
+
   async #block(): Promise<string | undefined> {
     let end: number;
     while ((end = this.#text.indexOf("\n\n")) < 0) {
@@ -195,7 +201,7 @@ class SseReader {
       const piece = await orAborted(this.#reader.read(), signal);
       return piece.done ? undefined : this.#decoder.decode(piece.value, { stream: true });
     } catch (error) {
-      this.#reader.cancel().catch(() => {});
+      this.cancel();
       throw error instanceof TimedOut ? new ConnectionFailed("The stream is silent") : error;
     } finally {
       done();

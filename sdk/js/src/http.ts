@@ -82,8 +82,8 @@ export class Http {
   ): Promise<T> {
     const { timeoutMs = this.#options.timeoutMs ?? TIMEOUT_MS } = options;
     const { signal, done } = deadline({ signal: options.signal, timeoutMs }, id);
-    const request = this.#request(id, parts, { ...options, signal });
     try {
+      const request = this.#request(id, parts, { ...options, signal });
       return await this.#insist(id, request, read, options.retries);
     } catch (error) {
       throw signal.aborted ? signal.reason : error;
