@@ -9,9 +9,11 @@ import type {
   Health,
   HostMetrics,
   HostMetricsQuery,
+  PowerOff,
+  PowerOffRequest,
   SystemInfo,
 } from "./schema.js";
-import type { Body, CallOptions, ChangeOptions } from "./types.js";
+import { patient, type ActionOptions, type Body, type CallOptions, type ChangeOptions } from "./types.js";
 
 /** `client.system`. */
 export class System {
@@ -59,6 +61,11 @@ export class System {
       const found = await this.#http.call("list_logs", { query: { ...query, page } }, options);
       return new ListPage(found.logs, found.pagination);
     });
+  }
+
+  /** Power off everybody's guests, for which they have `timeout` seconds; resolves when they are off. */
+  powerOffGuests(body: PowerOffRequest = {}, options?: ActionOptions): Promise<PowerOff> {
+    return this.#http.call("power_off_guests", { body }, patient(body, options));
   }
 
   /** The description of the API, OpenAPI 3.1. */

@@ -68,3 +68,16 @@ export type Ref = string | { readonly id: string };
 export function idOf(ref: Ref): string {
   return typeof ref === "string" ? ref : ref.id;
 }
+
+/** Milliseconds that an answer may take after what was asked for has been waited for. */
+export const PATIENCE_MS = 60_000;
+// The longest that the service takes where a body does not say how long.
+const TIMEOUT_S = 300;
+
+/** The options of an action that may take as long as its body says. */
+export function patient(
+  { timeout = TIMEOUT_S }: { readonly timeout?: number },
+  options?: ActionOptions,
+): ActionOptions {
+  return { timeoutMs: timeout * 1000 + PATIENCE_MS, ...options };
+}

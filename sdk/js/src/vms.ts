@@ -19,6 +19,8 @@ import type {
 } from "./schema.js";
 import {
   idOf,
+  PATIENCE_MS,
+  patient,
   type ActionOptions,
   type CallOptions,
   type ChangeOptions,
@@ -46,9 +48,6 @@ export interface ConsoleLog {
 
 // The platform's fetch of Node.js gives up an answer after five minutes; ours come before.
 const LONGEST_WAIT_S = 240;
-// What the service does when a body does not say how long.
-const STOP_TIMEOUT_S = 60;
-const PATIENCE_MS = 60_000;
 
 /** `client.vms`. Wherever a VM is named, its id, its name or the VM itself does. */
 export class Vms {
@@ -213,9 +212,4 @@ export class Vms {
 
 function at(vm: Ref): { readonly path: { readonly vm: string } } {
   return { path: { vm: idOf(vm) } };
-}
-
-/** An action that may take as long as its body says, and then as long as any other. */
-function patient({ timeout = STOP_TIMEOUT_S }: { readonly timeout?: number }, options?: ActionOptions) {
-  return { timeoutMs: timeout * 1000 + PATIENCE_MS, ...options };
 }

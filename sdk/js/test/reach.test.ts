@@ -95,7 +95,8 @@ async function callAll(client: VoidVMClient): Promise<void> {
   await Promise.all([client.events.list(), client.events().opened]);
   await Promise.all([system.health(), system.info(), system.stats(), system.metrics(), system.logs()]);
   await Promise.all([system.config(), system.setConfig({}), system.openapi()]);
-  await Promise.all([system.openapi(), opening(client.vms.console(vm)), opening(client.live())]);
+  await system.powerOffGuests();
+  await Promise.all([opening(client.vms.console(vm)), opening(client.live())]);
 }
 
 /** A socket that never opens has been asked for in a moment. */
