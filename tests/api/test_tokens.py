@@ -99,6 +99,7 @@ def test_a_token_may_have_no_permission_at_all(ada: Person) -> None:
 
 
 def test_names_are_the_users_own(local: LocalService, api: Api, ada: Person) -> None:
+    ada.token(name="two words: 虚拟")
     ada.token(name="same")
     ada.api.refused("POST", "/auth/tokens", "NAME_TAKEN", {"name": "same"})
     person(local, api).token(name="same")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from voidvm.domain.fields import name_problem, normal_name
+from voidvm.domain.fields import Name, name_problem, normal_name
 from voidvm.errors import FieldProblem, ValidationFailed
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -23,8 +24,9 @@ def decode(kind: type[T], value: object, *, is_text: bool = False) -> T:
     problems = _problems(kind, value, path="", is_text=is_text)
     refuse(problems)
     prepared: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
-    if "name" in kind.__struct_encode_fields__ and isinstance(prepared.get("name"), str):
-        prepared["name"] = normal_name(prepared["name"])
+    for key in _names(kind) & prepared.keys():
+        if isinstance(prepared[key], str):
+            prepared[key] = normal_name(prepared[key])
     return msgspec.convert(prepared, kind, strict=not is_text)
 
 
@@ -53,7 +55,7 @@ def _problems(kind: Any, value: object, *, path: str, is_text: bool) -> list[Fie
         place = _join(path, key)
         if key in value:
             item = value[key]
-            if key == "name" and isinstance(item, str):
+            if key in _names(kind) and isinstance(item, str):
                 # Measured in the form in which it is stored.
                 item = normal_name(item)
                 problem = name_problem(item) if item else None
@@ -86,6 +88,17 @@ def _field_problems(hint: Any, value: object, *, path: str, is_text: bool) -> li
         text, _, inner = str(problem).partition(" - at `$")
         return [FieldProblem(path + inner.rstrip("`"), _plain(text))]
     return []
+
+
+@cache
+def _names(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields that hold a `Name`."""
+    hints = get_type_hints(kind, include_extras=True)
+    return frozenset(
+        field.encode_name
+        for field in msgspec.structs.fields(kind)
+        if Name in {hints[field.name], *get_args(hints[field.name])}
+    )
 
 
 def _struct_inside(hint: Any) -> tuple[type[msgspec.Struct] | None, type | None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from voidvm.domain.fields import name_problem, new_vm_id, normal_name
+from voidvm.domain.fields import Name, name_problem, new_vm_id, normal_name
 from voidvm.domain.validation import decode
 from voidvm.domain.vm import Value
 from voidvm.errors import ValidationFailed
@@ -83,9 +83,21 @@ def test_numbers_of_a_query_are_finite_where_they_have_bounds(text: str) -> None
 
 def test_a_name_is_brought_into_its_one_form() -> None:
     class Named(Value, frozen=True, kw_only=True):
-        name: str
+        name: Name
 
     assert decode(Named, {"name": "e\u0301"}).name == "\u00e9" == normal_name("e\u0301")
+
+
+def test_what_a_name_is_says_the_type_of_the_field() -> None:
+    class Named(Value, frozen=True, kw_only=True):
+        name: str
+        new_name: Name | None = None
+
+    assert decode(Named, {"name": "a b", "newName": None}).name == "a b"
+    with pytest.raises(ValidationFailed) as caught:
+        decode(Named, {"name": "a b", "newName": "a b"})
+    [problem] = caught.value.errors
+    assert problem.field == "newName"
 
 
 @pytest.mark.parametrize(
