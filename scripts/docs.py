@@ -1,13 +1,13 @@
-"""Writes the pages that are made from the code; with --check only says whether they are old."""
+"""Writes what is made from the code, pages and modules; with --check says whether it is old."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import sdk_sources
+from client_code import client_code
 
 from voidvm.errors import VoidVMError, registry
 
@@ -45,17 +45,19 @@ def _row(kind: type[VoidVMError]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-# What is made in no time, whole.
-PAGES: dict[Path, Callable[[], str]] = {
-    ERRORS: errors_page,
-    sdk_sources.ERRORS: sdk_sources.errors_source,
-    sdk_sources.ROUTES: sdk_sources.routes_source,
-}
+def pages() -> dict[Path, str]:
+    """What is made in no time, whole."""
+    return {
+        ERRORS: errors_page(),
+        sdk_sources.ERRORS: sdk_sources.errors_source(),
+        sdk_sources.ROUTES: sdk_sources.routes_source(),
+        **client_code(),
+    }
 
 
-def old_pages() -> list[Path]:
-    """The pages that are not as they would be made now."""
-    old = [path for path, make in PAGES.items() if _text(path) != make()]
+def old_among(made: dict[Path, str]) -> list[Path]:
+    """The files that are not as they would be made now."""
+    old = [path for path, text in made.items() if _text(path) != text]
     # Types take seconds and Node.js to make; their first line tells what they were made from.
     is_old = not _text(sdk_sources.SCHEMA).startswith(sdk_sources.schema_head())
     return [*old, *([sdk_sources.SCHEMA] if is_old else [])]
@@ -66,20 +68,22 @@ def _text(path: Path) -> str:
 
 
 def main() -> int:
-    """Write the pages that have changed; with --check the exit status is 1 if there are any."""
+    """Write the files that have changed; with --check the exit status is 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     is_check = parser.parse_args().check
-    old = old_pages()
+    made = pages()
+    old = old_among(made)
     if is_check and old:
         print(f"old: {', '.join(map(str, old))}; run scripts/docs.py", file=sys.stderr)
         return 1
     for path in old:
         try:
-            text = PAGES[path]() if path in PAGES else sdk_sources.schema_source(ROOT)
+            text = made[path] if path in made else sdk_sources.schema_source(ROOT)
         except FileNotFoundError:
             print(f"{path} is old; it needs Node.js and 'npm ci' in sdk/js", file=sys.stderr)
             return 1
+        (ROOT / path).parent.mkdir(exist_ok=True)
         (ROOT / path).write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     return 0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.meta.tty import Tty
+from tests.support.local import free_port
 from tests.support.service import VOIDVM, Service
-from tests.unit.cli.conftest import free_port
 
 pytestmark = pytest.mark.guest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.meta.sources import ROOT
 from tests.meta.tty import Tty
+from tests.support.local import free_port
 from tests.support.service import Service, eventually
 
 ADDRESS = "127.0.0.1:3000"
@@ -33,6 +34,12 @@ def blocks() -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def python_blocks() -> list[str]:
+    """The README's examples of the Python client."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
 def script_lines() -> list[str]:
     """The commands that call our scripts, without the remarks behind them."""
     lines = [line for block in blocks() for line in block.splitlines()]
@@ -48,13 +55,6 @@ def newcomer(port: int) -> Service:
     """Folders, and an environment that leads `scripts/run` there instead of /var/lib."""
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     return Service(VOIDVM_SERVER__PORT=str(port), TERM="xterm", **pip)
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
 
 
 def answers(url: str) -> bool:
@@ -135,6 +135,31 @@ def test_the_quick_start_works_word_for_word(served: Service) -> None:
     assert '"VM deleted."' in tty.seen
     assert served.api().ok("GET", "/vms")["vms"] == []
     assert served.qemus() == []
+
+
+@pytest.mark.guest
+@pytest.mark.timeout(SET_UP_S + 120)
+def test_the_python_client_works_word_for_word(served: Service) -> None:
+    first, second = python_blocks()
+    assert "localhost:3000" in first
+    token = served.api().token
+    assert token is not None
+    address = served.url.removeprefix("http://")
+    first = first.replace("localhost:3000", address).replace("your-jwt-token", token)
+    done = subprocess.run(
+        [sys.executable, "-c", first + second],
+        env=served.environ | {"VOIDVM_URL": served.url},
+        cwd=served.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Linux tiny" in done.stdout
+    assert "VM_ALREADY_RUNNING" in done.stdout
+    assert "is stopped." in done.stdout
+    assert served.api().ok("GET", "/vms")["vms"] == []
 
 
 @pytest.mark.guest

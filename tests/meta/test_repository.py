@@ -91,7 +91,11 @@ def test_a_wheel_carries_the_recipes_and_finds_them(tmp_path: Path) -> None:
     assert {str(path.relative_to(carried)) for path in carried.rglob("*") if path.is_file()} == (
         wanted
     )
-    code = "from voidvm.services import recipes; print(recipes.recipes_dir())"
+    assert (installed / "voidvm" / "py.typed").is_file()
+    code = (
+        "from voidvm import VoidVMClient; VoidVMClient().close()\n"
+        "from voidvm.services import recipes; print(recipes.recipes_dir())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -43,6 +44,24 @@ STOP_TIMEOUT_S = 20.0
 
 # Several applications live in one process here, one after the other and side by side.
 Sanic.test_mode = True
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def restartable(**settings: str) -> LocalService:
+    """A service with fake QEMUs and many sockets, which keeps its address when it starts again."""
+    return LocalService(
+        FakeHost(),
+        VOIDVM_SERVER__PORT=str(free_port()),
+        VOIDVM_LIMITS__WEBSOCKETS_PER_USER="0",
+        **settings,
+    )
 
 
 class _Errors(logging.Handler):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec import Struct
 
-from tests.fakes.qemu import FakeHost, FakeQemu
+from tests.fakes.qemu import FakeQemu
 from tests.support.contract import Api
-from tests.support.local import LocalService
+from tests.support.local import LocalService, restartable
 from tests.support.service import PASSWORD
 from voidvm.cli import main
 
@@ -36,24 +35,10 @@ def checkout() -> dict[str, str]:
     return {"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {}
 
 
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def local() -> Iterator[LocalService]:
     """A service that keeps its address when it starts again."""
-    service = LocalService(
-        FakeHost(),
-        VOIDVM_SERVER__PORT=str(free_port()),
-        VOIDVM_LIMITS__WEBSOCKETS_PER_USER="0",
-        VOIDVM_CONSOLE__HISTORY_BYTES="65536",
-        VOIDVM_METRICS__INTERVAL="1",
-    )
+    service = restartable(VOIDVM_CONSOLE__HISTORY_BYTES="65536", VOIDVM_METRICS__INTERVAL="1")
     try:
         service.start()
         yield service

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.qemu import FakeHost, FakeQemu
+from tests.fakes.qemu import FakeQemu
 from tests.meta.tty import Tty
 from tests.support.contract import Api
-from tests.support.local import LocalService
+from tests.support.local import LocalService, restartable
 from tests.support.service import VOIDVM, eventually
-from tests.unit.cli.conftest import free_port
 
 LEAVE = "\x1d"
 PATIENCE_S = 20
@@ -35,7 +34,7 @@ def tty(environ: dict[str, str], running: str, tmp_path: Path) -> Iterator[Tty]:
 @pytest.fixture
 def own() -> Iterator[LocalService]:
     """A service that a test may stop and start."""
-    service = LocalService(FakeHost(), VOIDVM_SERVER__PORT=str(free_port()))
+    service = restartable()
     try:
         service.start()
         yield service

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.qemu import FakeHost
 from tests.support.contract import Api
-from tests.support.local import LocalService
+from tests.support.local import LocalService, restartable
 from tests.support.service import eventually
-from tests.unit.cli.conftest import Cli, free_port
+from tests.unit.cli.conftest import Cli
 
 VOIDVM = Path(sys.executable).with_name("voidvm")
 
@@ -78,7 +77,7 @@ def test_what_is_kept_no_more_is_said(
 @pytest.fixture
 def own() -> Iterator[LocalService]:
     """A service that starts again at its address, and nobody else's tests go on with."""
-    service = LocalService(FakeHost(), VOIDVM_SERVER__PORT=str(free_port()))
+    service = restartable()
     try:
         service.start()
         yield service

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.qemu import FakeHost
 from tests.support.contract import Api, Json
-from tests.support.local import LocalService
-from tests.unit.cli.conftest import Cli, free_port
+from tests.support.local import LocalService, restartable
+from tests.unit.cli.conftest import Cli
 from voidvm.cli.contexts import Contexts
 from voidvm.cli.remote import Remote
 from voidvm.cli.top.board import Board, Sort
@@ -145,7 +144,7 @@ def test_what_is_wrong_is_said(cli: Cli, options: tuple[str, ...], exit_status: 
 @pytest.fixture
 def own() -> Iterator[LocalService]:
     """A service that starts again at its address, and nobody else's tests go on with."""
-    service = LocalService(FakeHost(), VOIDVM_SERVER__PORT=str(free_port()))
+    service = restartable()
     try:
         service.start()
         yield service

@@ -1,0 +1,146 @@
+"""What the service answers: dicts whose keys are also attributes."""
+
+from voidvm.client.types.account import Login, Me, User
+from voidvm.client.types.audit import AuditEntry
+from voidvm.client.types.cloudinit import CloudInit
+from voidvm.client.types.console import Sent, Ticket
+from voidvm.client.types.event import Event, EventKind
+from voidvm.client.types.events import EventList
+from voidvm.client.types.health import Health, HealthCode, HealthReason
+from voidvm.client.types.image import CatalogItem, Image, Upload
+from voidvm.client.types.incident import HostPressure, Incident, QmpEvent
+from voidvm.client.types.live_settings import (
+    Config,
+    ConfigAuth,
+    ConfigAutostart,
+    ConfigConsole,
+    ConfigImages,
+    ConfigLimits,
+    ConfigPlan,
+    ConfigQemu,
+    ConfigRestart,
+    ConfigValues,
+)
+from voidvm.client.types.metrics import (
+    HostCpu,
+    HostDisk,
+    HostMemory,
+    HostMetrics,
+    HostNetwork,
+    HostSample,
+    IoRates,
+    NetRates,
+    VmCounts,
+    VmCpu,
+    VmMemory,
+    VmMetrics,
+    VmSample,
+)
+from voidvm.client.types.operation import Operation, OperationError, OperationStatus, Progress
+from voidvm.client.types.paging import Page
+from voidvm.client.types.permission import Permission, PermissionInfo, RoleInfo
+from voidvm.client.types.quota import Quota, Usage
+from voidvm.client.types.states import VmStatus
+from voidvm.client.types.system import (
+    AcceleratorInfo,
+    Accelerators,
+    CgroupInfo,
+    DirectoriesInfo,
+    EventsInfo,
+    HostInfo,
+    LimitsInfo,
+    PowerOff,
+    QemuInfo,
+    RuntimeInfo,
+    StorageInfo,
+    SystemInfo,
+)
+from voidvm.client.types.token import ApiToken, NewApiToken
+from voidvm.client.types.vm import (
+    Autostart,
+    Disk,
+    Endpoint,
+    Kernel,
+    Network,
+    PortForward,
+    Restart,
+    Vm,
+)
+
+__all__ = [
+    "AcceleratorInfo",
+    "Accelerators",
+    "ApiToken",
+    "AuditEntry",
+    "Autostart",
+    "CatalogItem",
+    "CgroupInfo",
+    "CloudInit",
+    "Config",
+    "ConfigAuth",
+    "ConfigAutostart",
+    "ConfigConsole",
+    "ConfigImages",
+    "ConfigLimits",
+    "ConfigPlan",
+    "ConfigQemu",
+    "ConfigRestart",
+    "ConfigValues",
+    "DirectoriesInfo",
+    "Disk",
+    "Endpoint",
+    "Event",
+    "EventKind",
+    "EventList",
+    "EventsInfo",
+    "Health",
+    "HealthCode",
+    "HealthReason",
+    "HostCpu",
+    "HostDisk",
+    "HostInfo",
+    "HostMemory",
+    "HostMetrics",
+    "HostNetwork",
+    "HostPressure",
+    "HostSample",
+    "Image",
+    "Incident",
+    "IoRates",
+    "Kernel",
+    "LimitsInfo",
+    "Login",
+    "Me",
+    "NetRates",
+    "Network",
+    "NewApiToken",
+    "Operation",
+    "OperationError",
+    "OperationStatus",
+    "Page",
+    "Permission",
+    "PermissionInfo",
+    "PortForward",
+    "PowerOff",
+    "Progress",
+    "QemuInfo",
+    "QmpEvent",
+    "Quota",
+    "Restart",
+    "RoleInfo",
+    "RuntimeInfo",
+    "Sent",
+    "StorageInfo",
+    "SystemInfo",
+    "Ticket",
+    "Upload",
+    "Usage",
+    "User",
+    "Vm",
+    "VmCounts",
+    "VmCpu",
+    "VmMemory",
+    "VmMetrics",
+    "VmSample",
+    "VmStatus",
+]
