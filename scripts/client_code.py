@@ -189,8 +189,8 @@ def _typed_dict(kind: type[msgspec.Struct], *, is_nested: bool, ending: str | No
 # Errors
 
 _BASES = (
-    *("ApiError", "ExpectTimeout", "FieldProblem", "NoAnswer", "OperationFailed"),
-    *("StillRunning", "Unreachable", "VoidVMError"),
+    *("ApiError", "ExpectTimeout", "FieldProblem", "NoAnswer", "NoName"),
+    *("OperationFailed", "StillRunning", "Unreachable", "VoidVMError"),
 )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -13,15 +12,10 @@ from voidvm.cli.completion import complete_vm
 from voidvm.cli.failures import CliError, Exit, one_line
 from voidvm.cli.options import AsJson, Token, Url
 from voidvm.cli.output import note
-from voidvm.cli.remote import Json, Remote, ServiceError, Unreachable, connect
+from voidvm.cli.remote import Json, Remote, connect
 
-# The service says something every 15 s, if only that it is there.
-SILENCE_S = 40.0
-PAUSE_S = 1.0
-GIVE_UP_AFTER_S = 60.0
 _PAGE = 200
-# A service that stops or starts, and one whose user has too many connections for now.
-_PASSING = {429, 502, 503, 504}
+_BROKEN = "The connection broke. Connecting again…"
 
 
 def events(
@@ -78,13 +72,13 @@ def _both(
 
 def _past(remote: Remote, *, vm: str | None, after: str | None, last: int | None) -> Iterator[Json]:
     """The newest `last` events, or all that came after one."""
-    query = {"vm": vm, "after": after, "limit": last or _PAGE}
     while True:
-        page = remote.call("GET", "/events", query=query)
-        yield from page["events"]
-        if last or not page["hasMore"]:
+        with remote.told():
+            found = remote.client.events.list(vm=vm, after=after, limit=last or _PAGE)
+        yield from found.events
+        if last or not found.has_more:
             return
-        query["after"] = page["lastId"]
+        after = found.last_id
 
 
 def _line(event: Json) -> str:
@@ -94,58 +88,14 @@ def _line(event: Json) -> str:
 
 def follow_events(remote: Remote, *, vm: str | None, after: str | None) -> Iterator[Json]:
     """Events without end, over as many connections as it takes. Raises `CliError`."""
-    query = {"vm": vm, "after": after}
-    lost_at: float | None = None
-    is_known = False
+    from voidvm.client.errors import ResyncRequired  # noqa: PLC0415 - httpx: 100 ms
+
     while True:
         try:
-            for place, kind, data in _stream(remote, query):
-                is_known, lost_at = True, None
-                query["after"] = place
-                if kind == "resync-required":
-                    note("Some events are kept no more; it goes on with new ones.")
-                elif data is not None:
-                    yield data
-            cause: CliError = remote.unreachable("the stream has ended")
-        except CliError as error:
-            passes = isinstance(error, Unreachable) or (
-                isinstance(error, ServiceError) and error.status in _PASSING
-            )
-            if not is_known or not passes:
-                raise
-            cause = error
-        now = time.monotonic()
-        if lost_at is None:
-            lost_at = now
-            note("The connection broke. Connecting again…")
-        elif now - lost_at > GIVE_UP_AFTER_S:
-            raise cause
-        time.sleep(PAUSE_S)
-
-
-def _stream(
-    remote: Remote, query: Mapping[str, str | None]
-) -> Iterator[tuple[str, str, Json | None]]:
-    """(place, kind, data) of each block of one stream; data None: only the place."""
-    place, kind, data = query["after"] or "", "", ""
-    for line in remote.lines("/events/stream", query=query, silence_s=SILENCE_S):
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "id":
-            place = value
-        elif name == "event":
-            kind = value
-        elif name == "data":
-            data += value
-        elif not line:
-            yield place, kind, _decoded(data)
-            kind, data = "", ""
-
-
-def _decoded(data: str) -> Json | None:
-    try:
-        return json.loads(data) if data else None
-    except ValueError as error:
-        raise CliError(
-            "it does not speak as a VoidVM stream does", exit_status=Exit.UNREACHABLE
-        ) from error
+            with remote.told(ResyncRequired):
+                yield from remote.client.events(
+                    vm=vm, after=after, on_break=lambda _: note(_BROKEN)
+                )
+        except ResyncRequired as error:
+            note("Some events are kept no more; it goes on with new ones.")
+            after = error.last_id

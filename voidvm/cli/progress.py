@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from voidvm.cli.failures import CliError, one_line
 from voidvm.cli.output import note, size
-from voidvm.cli.remote import TIMEOUT_S, Json, Remote
+from voidvm.cli.remote import Json, Remote
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich import progress as rich_progress
 
-OPEN = {"pending", "running"}
-ASK_EVERY_S = 0.4
+    from voidvm.client.types import Progress
+
 # Without a terminal: one line at each stage, and for each of so many percent.
 _STEP_PERCENT = 25
 # What takes no longer than this needs no sign that it goes on.
@@ -28,8 +28,8 @@ class Bar:
     """One line on stderr that says the stage, and how much of it is done."""
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._progress: rich_progress.Progress | None = None
+        self._task: rich_progress.TaskID | None = None
         self._stage = ""
         self._said = 0
 
@@ -70,6 +70,10 @@ class Bar:
             self._task = self._progress.add_task(one_line(stage), total=total)
             self._stage = stage
         self._progress.update(self._task, completed=done or 0, total=total)
+
+    def follow(self, progress: Progress) -> None:
+        """How far the client says that something is."""
+        self.show(progress.stage or "running", progress.bytes_done, progress.bytes_total)
 
     def _say(self, stage: str, done: int | None, total: int | None) -> None:
         if stage != self._stage:
@@ -112,17 +116,8 @@ def operation_path(operation: str) -> str:
 
 def follow(remote: Remote, operation: str, *, bar: Bar) -> Json:
     """The operation when it has ended, however. Interrupting it leaves the operation alone."""
-    path = operation_path(operation)
-    with _told_how_to_cancel(operation):
-        while True:
-            found = remote.call(
-                "GET", path, query={"wait": ASK_EVERY_S}, timeout_s=ASK_EVERY_S + TIMEOUT_S
-            )
-            if found["status"] not in OPEN:
-                return found
-            progress = found["progress"]
-            stage = progress["stage"] or found["status"]
-            bar.show(stage, progress["bytesDone"], progress["bytesTotal"])
+    with _told_how_to_cancel(operation), remote.told():
+        return remote.client.operations.wait(operation, progress=bar.follow, check=False)
 
 
 def finish(operation: Json) -> None:

@@ -1,12 +1,12 @@
-"""The service as the command line sees it: one method for all calls, errors as `ServiceError`."""
+"""The service as the command line sees it: the client with saved logins, errors as `CliError`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from voidvm.cli.contexts import Context, Contexts, default_path
 from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of
@@ -14,13 +14,12 @@ from voidvm.cli.failures import CliError, Exit, exit_of_http, hint_of
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_URL = "http://127.0.0.1:3000/api/v1"
+    from voidvm.client import AsyncVoidVMClient, VoidVMClient
+    from voidvm.client.credentials import Credentials
+    from voidvm.client.errors import VoidVMError
+    from voidvm.client.retries import Retries
+
 TIMEOUT_S = 60.0
-CONNECT_TIMEOUT_S = 5.0
-# A token that ends this soon is renewed first.
-_SPARE = timedelta(seconds=15)
-# What is served beside the versioned API.
-_OUTSIDE = ("/health", "/docs", "/metrics")
 _LOGIN_CODES = {"UNAUTHORIZED", "SESSION_ENDED"}
 
 Json = Any
@@ -29,20 +28,19 @@ Json = Any
 class ServiceError(CliError):
     """The service said no; the error envelope's fields."""
 
-    def __init__(self, status: int, error: Mapping[str, Json]) -> None:
-        self.status = status
-        self.code = str(error.get("code", ""))
-        self.details = str(error.get("details") or "")
-        self.request_id = str(error.get("requestId") or "")
-        problems = error.get("errors") or []
-        self.errors = [(str(one.get("field")), str(one.get("message"))) for one in problems]
-        message = _message(str(error.get("message", "the service failed")), self.details, self.code)
-        if status >= 500 and self.request_id:
+    def __init__(self, failure: VoidVMError) -> None:
+        self.status = failure.status
+        self.code = failure.code
+        self.details = failure.details
+        self.request_id = failure.request_id
+        self.errors = [(problem.field, problem.message) for problem in failure.errors]
+        message = _message(failure.message, self.details, self.code)
+        if self.status >= 500 and self.request_id:
             message += f" (request {self.request_id})"
         super().__init__(
             message,
-            exit_status=exit_of_http(status),
-            hint=hint_of(self.code, error.get("hint")),
+            exit_status=exit_of_http(self.status),
+            hint=hint_of(self.code, failure.hint or None),
         )
 
 
@@ -60,25 +58,6 @@ class Unreachable(CliError):
         super().__init__(message, exit_status=Exit.UNREACHABLE, hint=hint)
 
 
-def normal_url(text: str) -> str:
-    """The base address of the API: `http://host:3000` is completed to `…/api/v1`."""
-    parts = urlsplit(text.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise CliError(
-            f"'{text}' is not the address of a service",
-            exit_status=Exit.USAGE,
-            hint=f"for example: {DEFAULT_URL}",
-        )
-    path = parts.path.rstrip("/") or "/api/v1"
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the service is on this host, where no proxy of the environment can reach it."""
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")
-
-
 def vm_path(name: str) -> str:
     """The path of a VM; nothing in a name can lead anywhere else."""
     if not name or name in {".", ".."}:
@@ -88,9 +67,18 @@ def vm_path(name: str) -> str:
 
 def connect(url: str | None = None, token: str | None = None) -> Remote:
     """The service at `url`, or else of the last login, or else the default one."""
+    from voidvm.client.core import DEFAULT_URL, normal_url  # noqa: PLC0415 - httpx: 100 ms
+
     contexts = Contexts(default_path())
     if url:
-        return Remote(normal_url(url), contexts=contexts, token=token)
+        try:
+            return Remote(normal_url(url), contexts=contexts, token=token)
+        except ValueError as error:
+            raise CliError(
+                f"'{url}' is not the address of a service",
+                exit_status=Exit.USAGE,
+                hint=f"for example: {DEFAULT_URL}",
+            ) from error
     current = contexts.current()
     return Remote(current.url if current else DEFAULT_URL, contexts=contexts, token=token)
 
@@ -98,18 +86,23 @@ def connect(url: str | None = None, token: str | None = None) -> Remote:
 class Remote:
     """One service, and the session there; a saved access token is renewed when it has run out."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        contexts: Contexts,
-        token: str | None = None,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, url: str, *, contexts: Contexts, token: str | None = None) -> None:
         self.url = url
         self.contexts = contexts
         self._given_token = token or None
-        self._transport = transport
+
+    @cached_property
+    def client(self) -> VoidVMClient:
+        """The client whose calls block; its errors are to be met `told`."""
+        from voidvm.client import VoidVMClient  # noqa: PLC0415 - httpx: 100 ms
+
+        return VoidVMClient(self.url, credentials=self._credentials(), retries=_no_retries())
+
+    def awaiting(self) -> AsyncVoidVMClient:
+        """A client whose calls are awaited; its errors are to be met `told`."""
+        from voidvm.client import AsyncVoidVMClient  # noqa: PLC0415 - httpx: 100 ms
+
+        return AsyncVoidVMClient(self.url, credentials=self._credentials(), retries=_no_retries())
 
     def call(
         self,
@@ -123,6 +116,8 @@ class Remote:
         timeout_s: float = TIMEOUT_S,
     ) -> Json:
         """The `data` of an answer. Raises `ServiceError`, `Unreachable`."""
+        from voidvm.client.requests import data_of  # noqa: PLC0415 - httpx: 100 ms
+
         response = self.request(
             method,
             path,
@@ -132,7 +127,8 @@ class Remote:
             headers=headers,
             timeout_s=timeout_s,
         )
-        return _content(response)["data"]
+        with self.told():
+            return data_of(response)
 
     def request(
         self,
@@ -149,72 +145,58 @@ class Remote:
 
         Raises `ServiceError`, `Unreachable`.
         """
-        token = self.access_token()
-        send = partial(
-            self._send,
-            method,
-            path,
+        from voidvm.client.flavours import run  # noqa: PLC0415 - httpx: 100 ms
+        from voidvm.client.requests import Request, whole  # noqa: PLC0415 - see above
+
+        asked = Request(
+            method=method,
+            template=path,
+            path=path,
+            read=whole,
             body=body,
-            query=query,
+            query=query or {},
             content=content,
-            headers=headers,
+            headers=headers or {},
             timeout_s=timeout_s,
         )
-        response = send(token)
-        if response.status_code == 401 and self.renew(token):
-            response = send(self.access_token())
-        if response.is_error:
-            raise self._failure(response)
-        return response
+        with self.told():
+            return run(self.client.core.send(asked))
 
     def lines(self, path: str, *, query: Mapping[str, Json], silence_s: float) -> Iterator[str]:
         """The lines of an answer that goes on and on; it ends when the service ends it.
 
         Raises `ServiceError`, and `Unreachable` also after `silence_s` without a byte.
         """
-        import httpx  # noqa: PLC0415 - 70 ms
+        from voidvm.client.core import lines_of  # noqa: PLC0415 - httpx: 100 ms
+        from voidvm.client.flavours import iterated  # noqa: PLC0415 - see above
+        from voidvm.client.requests import request, whole  # noqa: PLC0415 - see above
 
-        token = self.access_token()
-        timeout = httpx.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
-        try:
-            with httpx.Client(
-                transport=self._transport, timeout=timeout, trust_env=not is_loopback(self.url)
-            ) as client:
-                for attempt in range(2):
-                    with client.stream(
-                        "GET",
-                        self._address(path),
-                        params={k: v for k, v in query.items() if v is not None},
-                        headers={"authorization": f"Bearer {token}"} if token else {},
-                    ) as response:
-                        if response.status_code == 401 and not attempt and self.renew(token):
-                            token = self.access_token()
-                            continue
-                        if response.is_error:
-                            response.read()
-                            raise self._failure(response)
-                        yield from response.iter_lines()
-                        return
-        except httpx.TransportError as error:
-            raise self.unreachable(str(error) or "it says nothing") from error
+        asked = request("GET", path, whole, query=query, timeout_s=silence_s)
+        with self.told():
+            yield from iterated(lines_of(self.client.core, asked))
+
+    def unreachable(self, cause: str) -> CliError:
+        """The error for a service that cannot be reached, or not any more."""
+        return self._failure(self.client.core.unreachable(cause))
 
     def login(self, username: str, password: str) -> Context:
         """Sign in and remember it. Raises `ServiceError`, `Unreachable`."""
-        body = {"username": username, "password": password}
-        response = self._send("POST", "/auth/login", None, body=body)
-        if response.is_error:
-            raise self._failure(response)
+        from voidvm.cli.saved import context_of  # noqa: PLC0415 - httpx: 100 ms
+
+        with self.told():
+            context = context_of(self.url, self.client.auth.open_session(username, password))
         with self.contexts.locked():
-            return self._keep(response, is_current=True)
+            self.contexts.save(context, is_current=True)
+        return context
 
     def logout(self) -> None:
         """End the session there, and forget it here in any case."""
-        token = self.access_token()
         try:
-            if token:
-                response = self._send("POST", "/auth/logout", token, body={})
-                if response.is_error and response.status_code != 401:
-                    raise self._failure(response)
+            if self.access_token():
+                self.call("POST", "/auth/logout", body={})
+        except ServiceError as error:
+            if error.status != 401:
+                raise
         finally:
             with self.contexts.locked():
                 saved = self.contexts.get(self.url)
@@ -223,123 +205,54 @@ class Remote:
 
     def access_token(self) -> str | None:
         """The token to send: the given one, else the saved one, renewed if it has run out."""
-        if self._given_token:
-            return self._given_token
-        saved = self.contexts.get(self.url)
-        if saved is None or saved.token is None:
-            return None
-        is_over = saved.expires_at is not None and saved.expires_at - _SPARE < datetime.now(UTC)
-        if is_over and self.renew(saved.token):
-            saved = self.contexts.get(self.url)
-        return saved.token if saved else None
+        from voidvm.client.flavours import run  # noqa: PLC0415 - httpx: 100 ms
 
-    def renew(self, stale: str | None) -> bool:
-        """Replace the saved token `stale`; False when a new login is needed."""
-        if self._given_token or stale is None:
-            return False
-        with self.contexts.locked():
-            saved = self.contexts.get(self.url)
-            if saved is None or saved.token is None or saved.refresh_token is None:
-                return False
-            if saved.token != stale:
-                return True  # another command was quicker
-            body = {"refreshToken": saved.refresh_token}
-            response = self._send("POST", "/auth/refresh", None, body=body)
-            if response.status_code in {400, 401, 403}:
-                return False
-            if response.is_error:
-                raise self._failure(response)
-            self._keep(response, is_current=False)
-            return True
+        with self.told():
+            return run(self.client.core.token())
 
-    def refusal(self, status: int, body: bytes) -> CliError:
-        """The error behind a refused WebSocket."""
-        import httpx  # noqa: PLC0415 - 70 ms
+    @contextmanager
+    def told(self, *but: type[VoidVMError]) -> Iterator[None]:
+        """Raise what the client says in the terms of the command line; all `but` these."""
+        from voidvm.client.errors import VoidVMError  # noqa: PLC0415 - httpx: 100 ms
 
-        return self._failure(httpx.Response(status, content=body))
-
-    def unreachable(self, cause: str) -> Unreachable:
-        """The error for a service that cannot be reached, or not any more."""
-        hint = "start it with: voidvm serve" if is_loopback(self.url) else ""
-        return Unreachable(f"cannot reach VoidVM at {self.url}: {cause}", hint=hint)
-
-    def _address(self, path: str) -> str:
-        base = self.url.removesuffix("/api/v1") if path.startswith(_OUTSIDE) else self.url
-        return base + path
-
-    def _keep(self, response: httpx.Response, *, is_current: bool) -> Context:
-        data: Json = _content(response)["data"]
         try:
-            context = Context(
-                url=self.url,
-                username=data["user"]["username"],
-                token=data["token"],
-                refresh_token=data["refreshToken"],
-                expires_at=datetime.fromisoformat(data["expiresAt"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise _not_voidvm(self.url, "its login is of another kind") from error
-        self.contexts.save(context, is_current=is_current)
-        return context
+            yield
+        except but:
+            raise
+        except VoidVMError as error:
+            raise self._failure(error) from error
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        token: str | None,
-        *,
-        body: Mapping[str, Json] | None = None,
-        query: Mapping[str, Json] | None = None,
-        timeout_s: float = TIMEOUT_S,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        import httpx  # noqa: PLC0415 - 70 ms
+    def _failure(self, error: VoidVMError) -> CliError:
+        from voidvm.client import errors  # noqa: PLC0415 - httpx: 100 ms
+        from voidvm.client.core import DEFAULT_URL, is_loopback  # noqa: PLC0415 - see above
 
-        credential = {"authorization": f"Bearer {token}"} if token else {}
-        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
-        try:
-            with httpx.Client(
-                transport=self._transport, timeout=timeout, trust_env=not is_loopback(self.url)
-            ) as client:
-                return client.request(
-                    method,
-                    self._address(path),
-                    headers={**credential, **(headers or {})},
-                    json=body,
-                    content=content,
-                    params={k: v for k, v in (query or {}).items() if v is not None},
-                )
-        except httpx.TimeoutException as error:
-            raise Unreachable(f"no answer from {self.url} within {timeout_s:g} s") from error
-        except httpx.TransportError as error:
-            raise self.unreachable(str(error)) from error
-
-    def _failure(self, response: httpx.Response) -> CliError:
-        try:
-            error = response.json()["error"]
-            failure = ServiceError(response.status_code, error)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return _not_voidvm(self.url, f"HTTP status {response.status_code}")
+        if isinstance(error, errors.Unreachable):
+            hint = ""
+            if error.hint:
+                hint = f"{error.hint} --url or VOIDVM_URL name the right one"
+            elif not isinstance(error, errors.NoAnswer) and is_loopback(self.url):
+                hint = "start it with: voidvm serve"
+            return Unreachable(error.message, hint=hint)
+        if not isinstance(error, errors.ApiError):
+            exit_status = Exit.USAGE if isinstance(error, errors.NoName) else Exit.FAILED
+            return CliError(error.message, exit_status=exit_status, hint=error.hint)
+        failure = ServiceError(error)
         if failure.status == 401 and self._given_token:
             failure.hint = "the token of --token or VOIDVM_TOKEN is not valid (any more)"
         elif failure.status == 401 and failure.code in _LOGIN_CODES and self.url != DEFAULT_URL:
             failure.hint = f"voidvm login --url {self.url}"
         return failure
 
+    def _credentials(self) -> Credentials:
+        from voidvm.cli.saved import GivenToken, SavedLogin  # noqa: PLC0415 - httpx: 100 ms
 
-def _content(response: httpx.Response) -> dict[str, Json]:
-    try:
-        content = response.json()
-    except ValueError:
-        content = None
-    if not isinstance(content, dict) or "data" not in content:
-        raise _not_voidvm(str(response.url), f"HTTP status {response.status_code}")
-    return content
+        if self._given_token:
+            return GivenToken(self._given_token)
+        return SavedLogin(self.url, self.contexts)
 
 
-def _not_voidvm(url: str, what: str) -> Unreachable:
-    return Unreachable(
-        f"{url} does not answer as VoidVM does ({what})",
-        hint="is another service on that port? --url or VOIDVM_URL name the right one",
-    )
+def _no_retries() -> Retries:
+    """A person at a terminal is told at once, and asks again if need be."""
+    from voidvm.client.retries import Retries  # noqa: PLC0415 - httpx: 100 ms
+
+    return Retries(count=0)

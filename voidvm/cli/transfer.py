@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 from urllib.parse import quote, urlsplit
 
 import typer
@@ -15,13 +13,7 @@ from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import AsJson, Token, Url
 from voidvm.cli.output import note, print_json
 from voidvm.cli.progress import Bar, finish, follow
-from voidvm.cli.remote import Json, Remote, ServiceError, Unreachable, connect
-
-PIECE_BYTES = 8 * 1024**2
-STREAM = "application/offset+octet-stream"
-# A service that restarts is away for seconds.
-TRIES = 8
-_PACKED = (".gz", ".xz", ".zst")
+from voidvm.cli.remote import Json, Remote, connect
 
 Public = Annotated[bool, typer.Option("--public", help="Everybody may use it; for admins.")]
 NewName = Annotated[
@@ -77,26 +69,22 @@ def upload_image(
     token: Token = None,
 ) -> None:
     """Send an image to the service; a broken connection is resumed."""
+    from voidvm.client.errors import Unreachable  # noqa: PLC0415 - httpx: 100 ms
+
     remote = connect(url, token)
-    wanted = name or _name_of(file.name)
-    with file.open("rb") as opened, Bar() as bar:
+    uploads = remote.client.uploads
+    with file.open("rb") as opened, Bar() as bar, remote.told():
         if resume is None:
-            body = {
-                "name": wanted,
-                "sizeBytes": file.stat().st_size,
-                "checksum": f"sha256:{_sha256(opened, file.stat().st_size, bar)}",
-                "public": public,
-            }
-            upload = remote.call("POST", "/images/uploads", body=body)
+            wanted = name or _name_of(file.name)
+            upload = uploads.begin(opened, name=wanted, public=public, progress=bar.follow)
         else:
-            upload = remote.call("GET", _path(resume))
-            wanted = upload["name"]
+            upload = uploads.get(resume)
         try:
-            operation = _send(remote, upload, opened, bar)
+            operation = uploads.send(upload, opened, progress=bar.follow)
         except (KeyboardInterrupt, Unreachable):
-            note(f"To go on: voidvm image upload {file} --resume {upload['uploadId']}")
+            note(f"To go on: voidvm image upload {file} --resume {upload.upload_id}")
             raise
-    _await_image(remote, operation, wanted, as_json=as_json)
+    _await_image(remote, operation.id, upload.name, as_json=as_json)
 
 
 def abort_upload(
@@ -105,44 +93,10 @@ def abort_upload(
     token: Token = None,
 ) -> None:
     """Give up an upload that broke off; what was sent is deleted."""
-    connect(url, token).call("DELETE", _path(upload))
+    remote = connect(url, token)
+    with remote.told():
+        remote.client.uploads.delete(upload)
     note(f"'{upload}' is given up.")
-
-
-def _send(remote: Remote, upload: Json, file: BinaryIO, bar: Bar) -> str:
-    """Send what is missing; the id of the operation that goes on with it."""
-    path, total = _path(upload["uploadId"]), upload["sizeBytes"]
-    failures = 0
-    while upload["operationId"] is None:
-        at = upload["offset"]
-        bar.show("upload", at, total)
-        file.seek(at)
-        try:
-            upload = remote.call(
-                "PATCH",
-                path,
-                content=file.read(PIECE_BYTES),
-                headers={"content-type": STREAM, "upload-offset": str(at)},
-            )
-            failures = 0
-        except (Unreachable, ServiceError) as error:
-            failures += 1
-            is_lasting = isinstance(error, ServiceError) and error.status not in {409, 429, 503}
-            if is_lasting or failures > TRIES:
-                raise
-            time.sleep(min(0.25 * 2**failures, 8))
-            upload = _stand(remote, path) or upload
-    bar.show("upload", total, total)
-    operation: str = upload["operationId"]
-    return operation
-
-
-def _stand(remote: Remote, path: str) -> Json | None:
-    """How far the upload is; None while the service does not answer."""
-    try:
-        return remote.call("GET", path)
-    except Unreachable:
-        return None
 
 
 def _await_image(remote: Remote, operation: str, name: str, *, as_json: bool) -> None:
@@ -155,25 +109,10 @@ def _await_image(remote: Remote, operation: str, name: str, *, as_json: bool) ->
         note(f"The image '{name}' is there. To use it: voidvm vm create NAME --image {name}")
 
 
-def _sha256(file: BinaryIO, total: int, bar: Bar) -> str:
-    digest, done = hashlib.sha256(), 0
-    while piece := file.read(PIECE_BYTES):
-        digest.update(piece)
-        done += len(piece)
-        bar.show("checksum", done, total)
-    return digest.hexdigest()
-
-
 def _name_of(path: str) -> str:
-    """A file's name without what says how it is packed and stored."""
-    found = Path(path)
-    if found.suffix in _PACKED:
-        found = found.with_suffix("")
-    name = found.stem or found.name
+    from voidvm.client.images import name_of  # noqa: PLC0415 - httpx: 100 ms
+
+    name = name_of(path)
     if not name:
         raise CliError("the address ends without a file name", hint="give one with --name")
     return name
-
-
-def _path(upload: str) -> str:
-    return f"/images/uploads/{quote(upload, safe='')}"

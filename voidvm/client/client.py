@@ -53,7 +53,7 @@ class Client(Closing[F]):
         password: str | None = None,
         credentials: Credentials | None = None,
         timeout: float = TIMEOUT_S,
-        retries: int | Retries = 3,
+        retries: int | Retries = 4,
         language: str | None = None,
     ) -> None:
         url = normal_url(base_url or os.environ.get("VOIDVM_URL") or DEFAULT_URL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -113,11 +113,13 @@ class Core:
 
     async def dial(self, path: str, *, query: Mapping[str, object], subprotocol: str) -> Socket:
         """A WebSocket. Raises `SocketClosed` where nobody answers, `ApiError` for a refusal."""
-        url = f"ws{self.url.removeprefix('http')}{path}?{urlencode(_texts(query))}"
+        url = f"ws{self.url.removeprefix('http')}{path}?{urlencode(_texts(query), doseq=True)}"
         for attempt in count():
             token = await self.token()
             try:
-                return await self.io.dial(url, self._all(token, {}), subprotocol=subprotocol)
+                # Without a credential the service would wait for one as the first message.
+                headers = self._all(token or "none", {})
+                return await self.io.dial(url, headers, subprotocol=subprotocol)
             except Refused as refused:
                 failure = self.failure(refused.response)
                 if attempt or not await self.renewed(failure, token):
@@ -201,8 +203,25 @@ class Core:
         return self.url.removesuffix("/api/v1")
 
 
-def _texts(query: Mapping[str, object]) -> dict[str, str]:
-    return {key: text(value) for key, value in query.items() if value is not None}
+async def lines_of(core: Core, asked: Request[Any]) -> AsyncGenerator[str, None]:
+    """The lines of an answer that goes on and on. Raises `VoidVMError`."""
+    lines = await core.open(asked)
+    try:
+        async for line in lines:
+            yield line
+    except httpx.TransportError as error:
+        raise core.unreachable(str(error) or "it says nothing") from error
+    finally:
+        await lines.close()
+
+
+def _texts(query: Mapping[str, object]) -> dict[str, list[str]]:
+    """A query as it is sent; what has several values comes as often."""
+    return {
+        key: [text(one) for one in (value if isinstance(value, list | tuple) else [value])]
+        for key, value in query.items()
+        if value is not None
+    }
 
 
 def _wants_key(request: Request[Any]) -> bool:

@@ -120,10 +120,10 @@ class Session:
     def _keep(self, response: httpx.Response) -> Login:
         data: Json = data_of(response)
         login = Login(data)
-        self._token, self._refresh_token = login.token, login.refresh_token
-        self._refresh_key = uuid.uuid4().hex
         # By the service's clock: the one here may be wrong.
         now = datetime.fromisoformat(response.json()["timestamp"])
         left_s = (login.expires_at - now).total_seconds()
         self._ends_at = time.monotonic() + left_s - min(SPARE_S, left_s / 2)
+        self._refresh_token, self._refresh_key = login.refresh_token, uuid.uuid4().hex
+        self._token = login.token
         return login

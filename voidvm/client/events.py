@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-import httpx
-
+from voidvm.client.core import Core, lines_of
 from voidvm.client.errors import ApiError, Unreachable, VoidVMError
 from voidvm.client.flavours import Bound, F, call, stream
 from voidvm.client.requests import Json, One, Ref, Request, ref, request, whole
@@ -15,8 +15,7 @@ from voidvm.client.retries import Patience
 from voidvm.client.types import Event, EventKind, EventList
 
 if TYPE_CHECKING:
-    from voidvm.client.core import Core
-    from voidvm.client.io import Lines
+    import httpx
 
 # The service says something every 15 s, if only that it is there.
 SILENCE_S: Final = 40.0
@@ -45,13 +44,15 @@ class Events(Bound[F]):
         patience = Patience(first_s=0.2, last_s=5, give_up_s=GIVE_UP_AFTER_S)
         while True:
             try:
-                async for block in _blocks(self.core, _stream_request(vm, place)):
-                    is_known, place = True, block.place
-                    patience.held()
-                    if block.kind == _RESYNC:
-                        _raise_resync(block.place)
-                    if block.data is not None:
-                        yield Event(block.data)
+                asked = _stream_request(vm, place)
+                async with aclosing(_blocks(self.core, asked)) as blocks:
+                    async for block in blocks:
+                        is_known, place = True, block.place
+                        patience.held()
+                        if block.kind == _RESYNC:
+                            _raise_resync(block.place)
+                        if block.data is not None:
+                            yield Event(block.data)
                 cause: VoidVMError = self.core.unreachable("the stream has ended")
             except VoidVMError as error:
                 if not is_known or not _passes(error):
@@ -103,32 +104,22 @@ def _stream_request(vm: Ref | None, place: str | None) -> Request[httpx.Response
     )
 
 
-async def _blocks(core: Core, asked: Request[httpx.Response]) -> AsyncIterator[_Block]:
+async def _blocks(core: Core, asked: Request[httpx.Response]) -> AsyncGenerator[_Block, None]:
     """What one stream sends until it ends. Raises `VoidVMError`."""
-    lines = await core.open(asked)
-    try:
-        async for block in _parsed(lines):
-            yield block
-    except httpx.TransportError as error:
-        raise core.unreachable(str(error) or "it says nothing any more") from error
-    finally:
-        await lines.close()
-
-
-async def _parsed(lines: Lines) -> AsyncIterator[_Block]:
     place, kind, data = "", "", ""
-    async for line in lines:
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "id":
-            place = value
-        elif name == "event":
-            kind = value
-        elif name == "data":
-            data += value
-        elif not line:
-            yield _Block(place, kind, _decoded(data))
-            kind, data = "", ""
+    async with aclosing(lines_of(core, asked)) as lines:
+        async for line in lines:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "id":
+                place = value
+            elif name == "event":
+                kind = value
+            elif name == "data":
+                data += value
+            elif not line:
+                yield _Block(place, kind, _decoded(data))
+                kind, data = "", ""
 
 
 def _decoded(data: str) -> Json | None:

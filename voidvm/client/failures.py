@@ -5,6 +5,7 @@ VoidVMError
 ├── Unreachable         nobody answers there, or not as VoidVM does
 │   └── NoAnswer        not in time; also a `TimeoutError`
 ├── OperationFailed     an operation that was waited for has ended badly
+├── NoName             what was given can name no object; also a `ValueError`
 └── ExpectTimeout       a console did not say what was expected; also a `TimeoutError`
 """
 
@@ -72,7 +73,10 @@ class ApiError(VoidVMError):
 
     @classmethod
     def of(cls: type[K], status: int, error: Mapping[str, Any]) -> ApiError:
-        """The error of an envelope, in the class for its code. Raises `KeyError`, `TypeError`."""
+        """The error of an envelope, in the class for its code; `status` 0: the one of the class.
+
+        Raises `KeyError`, `TypeError`.
+        """
         code = str(error["code"])
         kind = ApiError.BY_CODE.get(code, ApiError)
         failure = kind(
@@ -81,7 +85,7 @@ class ApiError(VoidVMError):
             hint=str(error.get("hint") or ""),
         )
         failure.code = code
-        failure.status = status
+        failure.status = status or kind.status
         failure.request_id = str(error.get("requestId") or "")
         failure.retryable = bool(error.get("retryable"))
         failure.errors = tuple(
@@ -107,6 +111,12 @@ class NoAnswer(Unreachable, TimeoutError):
     """No answer in time; what was asked for may well have been done."""
 
     code = "NO_ANSWER"
+
+
+class NoName(VoidVMError, ValueError):
+    """What was given can be neither the id nor the name of an object."""
+
+    code = "NO_NAME"
 
 
 class OperationFailed(VoidVMError):

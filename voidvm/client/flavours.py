@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from voidvm.client.requests import Request
@@ -76,14 +76,16 @@ class Flow(Generic[P, T]):
         if owner is None:
             return self
 
-        @wraps(self.shown)
+        shown = MethodType(self.shown, owner)
+
+        @wraps(shown)
         async def awaiting(*args: P.args, **kwargs: P.kwargs) -> T:
             return await self.of(owner, *args, **kwargs)
 
         if not owner.core.io.is_blocking:
             return awaiting
 
-        @wraps(self.shown)
+        @wraps(shown)
         def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
             return run(awaiting(*args, **kwargs))
 
@@ -119,11 +121,11 @@ class Stream(Generic[P, T]):
         if owner is None:
             return self
         if not owner.core.io.is_blocking:
-            return self.of.__get__(owner)
+            return MethodType(self.of, owner)
 
-        @wraps(self.of)
+        @wraps(MethodType(self.of, owner))
         def stream(*args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-            return _iterated(self.of(owner, *args, **kwargs))
+            return iterated(self.of(owner, *args, **kwargs))
 
         return stream
 
@@ -143,7 +145,8 @@ def stream(function: Callable[Concatenate[Any, P], AsyncGenerator[T, None]]) -> 
     return Stream(function)
 
 
-def _iterated(source: AsyncGenerator[T, None]) -> Iterator[T]:
+def iterated(source: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What a generator over blocking I/O, which never suspends, gives."""
     try:
         while True:
             try:

@@ -113,11 +113,8 @@ class Link:
         # Before the next attempt to connect.
         self._pause_s = 0.0
         self._is_closed = False
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether there is a connection now."""
-        return self._socket is not None
+        self.status: str | None = None
+        """The VM's, as far as it is known."""
 
     @property
     def offset(self) -> int | None:
@@ -139,13 +136,12 @@ class Link:
             left_s = None if ends_at is None else max(0.0, ends_at - time.monotonic())
             try:
                 message = await socket.receive(left_s)
+                async with self._lock:
+                    # What a lost connection still had is sent again by the one after it.
+                    if socket is self._socket:
+                        self._take(message)
             except SocketClosed as end:
                 await self._lose(socket, end)
-                continue
-            async with self._lock:
-                # What a lost connection still had is sent again by the one after it.
-                if socket is self._socket:
-                    self._take(message)
 
     async def send(self, data: bytes | str) -> None:
         """Send bytes to the guest, or text as a control message, once there is a connection.
@@ -230,7 +226,7 @@ class Link:
             viewers=int(hello.get("viewers", 1)),
             is_return=self._is_known,
         )
-        self._is_known = True
+        self._is_known, self.status = True, attached.status
         self._patience.held()
         self._vm, self._since = str(hello["vmId"]), offset
         self._news.append(attached)
@@ -249,7 +245,8 @@ class Link:
             self._since = int(notice["to"])
             self._news.append(Gap(int(notice["from"]), self._since))
         elif kind == "status":
-            self._news.append(StatusNews(str(notice["status"])))
+            self.status = str(notice["status"])
+            self._news.append(StatusNews(self.status))
         elif kind == "viewers":
             self._news.append(ViewersNews(int(notice["count"])))
         elif kind == "error":
@@ -265,7 +262,9 @@ class Link:
                 raise errors.VoidVMError("the console was closed")
             _judge(end)
             self._pause_s = self._patience.pause(end)
-            self._news.append(Lost(end.code, str(end)))
+            is_slow = end.code == TOO_SLOW and not end.reason
+            cause = "too slow, or too many at once" if is_slow else str(end)
+            self._news.append(Lost(end.code, cause))
 
     async def _hang_up(self) -> None:
         socket, self._socket = self._socket, None

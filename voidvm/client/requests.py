@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
-from voidvm.client.failures import Unreachable
+from voidvm.client.failures import NoName, Unreachable
 from voidvm.client.record import Page, Record, camel
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def request(
 
 
 def ref(thing: Ref) -> str:
-    """An object as a path names it. Raises `ValueError` for what cannot be part of one."""
+    """An object as a path names it. Raises `NoName` for what cannot be part of one."""
     found = thing if isinstance(thing, str) else str(thing.get("id") or thing.get("uploadId") or "")
     if not found or found in {".", ".."}:
-        raise ValueError(f"'{found}' names no object")
+        raise NoName(f"'{found}' names no object")
     return found
 
 

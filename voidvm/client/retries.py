@@ -24,7 +24,7 @@ _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 class Retries:
     """How often a request may be sent again, and how long all pauses may take together."""
 
-    count: int = 3
+    count: int = 4
     patience_s: float = 60.0
 
     def pause(

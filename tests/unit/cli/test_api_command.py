@@ -36,6 +36,11 @@ def test_a_body_comes_from_stdin_and_fields_are_then_the_query(
     assert cli("vm", "show", "piped").status == 3
 
 
+def test_a_query_of_the_path_is_taken_along(cli: Cli, vm: str) -> None:
+    done = cli("api", "GET", f"/vms?q={vm}&limit=1", "-f", "status=stopped")
+    assert [one["name"] for one in json.loads(done.out)["vms"]] == [vm]
+
+
 def test_all_pages_are_one(cli: Cli, api: Api) -> None:
     for number in range(3):
         api.ok("POST", "/vms", {"name": f"page{number}", "disk": 1, "memory": 128})

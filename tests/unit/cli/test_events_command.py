@@ -117,3 +117,9 @@ def test_it_connects_again_and_shows_what_it_missed(
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("command", [("events",), ("image", "abort")])
+def test_what_names_nothing_is_a_mistake_of_usage(cli: Cli, command: tuple[str, ...]) -> None:
+    done = cli(*command, "..")
+    assert (done.status, done.out, done.err) == (2, "", "error: '..' names no object\n")

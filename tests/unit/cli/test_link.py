@@ -7,22 +7,25 @@ import itertools
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
-from voidvm.cli import link as links
 from voidvm.cli.contexts import Contexts
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.link import Link
 from voidvm.cli.remote import Remote
 from voidvm.cli.terminal import Keyboard, Screen
+from voidvm.client import link as links
+from voidvm.client.core import Core
+from voidvm.client.io import Socket
 
+SUBPROTOCOL = Subprotocol(links.SUBPROTOCOL)
 Script = Callable[[ServerConnection], Awaitable[None]]
 
 
@@ -38,7 +41,7 @@ async def _served(*scripts: Script, refusal: Response | None = None) -> AsyncIte
         return refusal
 
     async with serve(
-        handle, "127.0.0.1", 0, subprotocols=[links.SUBPROTOCOL], process_request=check
+        handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], process_request=check
     ) as server:
         yield server
 
@@ -85,7 +88,7 @@ def _closing(code: int, reason: str = "") -> Script:
     [
         (4401, Exit.CREDENTIALS, "the credential is not valid any more"),
         (4403, Exit.CREDENTIALS, "you may not use it"),
-        (4404, Exit.NOT_FOUND, "there is no VM 'demo' any more"),
+        (4404, Exit.NOT_FOUND, "'demo' was deleted"),
         (4408, Exit.CREDENTIALS, "the session was ended"),
         (4410, Exit.NOT_FOUND, "'demo' was deleted"),
         (4429, Exit.BUSY, "too slow"),
@@ -160,13 +163,15 @@ async def test_pauses_grow_and_the_end_of_patience_is_told(
     monkeypatch.setattr(links, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(links, "GIVE_UP_AFTER_S", 0.3)
     attempts: list[float] = []
-    dial = Link._dial
+    dial = Core.dial
 
-    async def timed(link: Link, token: str | None) -> ClientConnection:
+    async def timed(
+        core: Core, path: str, *, query: Mapping[str, object], subprotocol: str
+    ) -> Socket:
         attempts.append(time.monotonic())
-        return await dial(link, token)
+        return await dial(core, path, query=query, subprotocol=subprotocol)
 
-    monkeypatch.setattr(Link, "_dial", timed)
+    monkeypatch.setattr(Core, "dial", timed)
     servers: list[Server] = []
 
     async def first(connection: ServerConnection) -> None:

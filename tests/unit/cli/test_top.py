@@ -41,8 +41,7 @@ def sample(name: str, *, cpu: float = 1, memory: int = 2**20, disk: float | None
 def board() -> Board:
     """Three VMs: one is off, one was not measured."""
     found = Board()
-    vms = [status("a"), status("b"), status("off", "stopped")]
-    found.take("subscribed", {"topic": "vm-status-all", "vms": vms}, MOMENT)
+    found.begin([status("a"), status("b"), status("off", "stopped")])
     found.take("vm-metrics", sample("a", cpu=5, memory=2**21, disk=100), MOMENT)
     return found
 
@@ -129,6 +128,19 @@ def test_who_may_not_see_the_host_sees_the_vms(cli: Cli, run: Cli, vm: str) -> N
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("VMs ")
     assert vm in done.out
+
+
+def test_nobody_is_told_to_sign_in(run: Cli, local: LocalService) -> None:
+    done = run("top", "--once", "--url", local.url)
+    assert (done.status, done.out) == (4, "")
+    assert "hint: voidvm login" in done.err
+
+
+def test_a_token_for_something_else_is_refused(cli: Cli, run: Cli, local: LocalService) -> None:
+    secret = cli("token", "create", "host only", "--permission", "system:read").out.strip()
+    done = run("top", "--once", "--token", secret)
+    assert cli("token", "rm", "host only", "--yes").status == 0
+    assert (done.status, done.out) == (4, "")
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,10 @@ def test_what_the_service_has_decided_is_not_asked_again(status: int, code: str)
 
 
 def test_attempts_are_counted() -> None:
-    io = Scripted(*[httpx.ReadError("reset")] * 4)
+    io = Scripted(*[httpx.ReadError("reset")] * 5)
     with pytest.raises(errors.Unreachable, match="cannot reach VoidVM at http://there"):
         sent(io)
-    assert len(io.sent) == 4
+    assert len(io.sent) == 5
     alone = Scripted(httpx.ReadError("reset"))
     with pytest.raises(errors.Unreachable):
         sent(alone, retries=Retries(count=0))
@@ -130,7 +130,7 @@ def test_attempts_are_counted() -> None:
 
 def test_no_answer_in_time_is_a_timeout_too() -> None:
     with pytest.raises(TimeoutError, match=r"no answer from \S+ within 9 s") as caught:
-        sent(Scripted(*[httpx.ReadTimeout("slow")] * 4))
+        sent(Scripted(*[httpx.ReadTimeout("slow")] * 5))
     assert isinstance(caught.value, errors.NoAnswer)
 
 

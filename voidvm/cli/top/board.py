@@ -85,11 +85,13 @@ class Board:
         self._statuses: dict[str, Json] = {}
         self._samples: dict[str, Json] = {}
 
+    def begin(self, vms: list[Json]) -> None:
+        """Note the statuses of all VMs."""
+        self._statuses = {one["vmId"]: one for one in vms}
+
     def take(self, kind: str, data: Json, moment: str) -> None:
         """Note what a message of `/ws` tells; `moment` is its timestamp."""
-        if kind == "subscribed" and data["topic"] == "vm-status-all":
-            self._statuses = {one["vmId"]: one for one in data["vms"]}
-        elif kind == "vm-status":
+        if kind == "vm-status":
             self._take_status(data)
         elif kind == "vm-metrics":
             self._samples[data["vmId"]] = data
