@@ -32,16 +32,7 @@ def _data(response: httpx.Response, _core: Core) -> Json:
 
 
 class Client(Closing[F]):
-    """What both clients have.
-
-    `base_url` is by default `VOIDVM_URL` of the environment, else the service on this host. Who it
-    is: a `token` (of a session, or an API token; by default `VOIDVM_TOKEN`), with a
-    `refresh_token` if it shall renew itself, or `username` and `password`.
-
-    `timeout`: seconds for one answer, waits not counted. `retries`: how often a request that broke
-    off, or came too early or too often, is sent again; a POST under a key of its own, so that it is
-    never done twice. `language`: of messages, "en" or "zh".
-    """
+    """What both clients have: a part for each noun of the API."""
 
     def __init__(
         self,
@@ -56,6 +47,19 @@ class Client(Closing[F]):
         retries: int | Retries = 4,
         language: str | None = None,
     ) -> None:
+        """Nothing is asked yet.
+
+        `base_url` is by default `VOIDVM_URL` of the environment, else the service on this host. Who
+        it is: a `token` (of a session, or an API token; by default `VOIDVM_TOKEN`), with a
+        `refresh_token` if it shall renew itself, or `username` and `password`; or `credentials` of
+        one's own.
+
+        `timeout`: seconds for one answer, waits not counted. `retries`: how often a request that
+        broke off, or came too early or too often, is sent again; a POST under a key of its own, so
+        that it is never done twice. `language`: of messages, "en" or "zh".
+
+        Raises `ValueError` for a `base_url` that is none.
+        """
         url = normal_url(base_url or os.environ.get("VOIDVM_URL") or DEFAULT_URL)
         if username is None and token is None and credentials is None:
             token = os.environ.get("VOIDVM_TOKEN") or None
@@ -122,10 +126,7 @@ class Client(Closing[F]):
 
 
 class VoidVMClient(Client[Blocking]):
-    """A VoidVM service, in calls that return when they are done; threads may share it.
-
-    What it is made with is said by `voidvm.client.client.Client`.
-    """
+    """A VoidVM service, in calls that return when they are done; threads may share it."""
 
     def _io(self, *, is_direct: bool) -> Io:
         from voidvm.client.blocking import BlockingIo  # noqa: PLC0415 - only this client needs it
@@ -134,10 +135,7 @@ class VoidVMClient(Client[Blocking]):
 
 
 class AsyncVoidVMClient(Client[Awaiting]):
-    """A VoidVM service, in calls to be awaited; the tasks of one event loop may share it.
-
-    What it is made with is said by `voidvm.client.client.Client`.
-    """
+    """A VoidVM service, in calls to be awaited; the tasks of one event loop may share it."""
 
     def _io(self, *, is_direct: bool) -> Io:
         from voidvm.client.awaiting import AwaitingIo  # noqa: PLC0415 - only this client needs it

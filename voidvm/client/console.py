@@ -16,6 +16,8 @@ Pattern = str | bytes | re.Pattern[str] | re.Pattern[bytes]
 
 # Of output that nobody takes, the newest is kept.
 KEPT_BYTES: Final = 4 * 1024**2
+# A match may begin so far back in what was looked through before; all again would take its time.
+OVERLAP_BYTES: Final = 65_536
 
 
 class Expected(NamedTuple):
@@ -97,14 +99,17 @@ class Console(Closing[F]):
         """
         wanted = _compiled(pattern)
         ends_at = time.monotonic() + timeout
-        while (found := wanted.search(bytes(self._kept))) is None:
+        begin = 0
+        while (found := wanted.search(bytes(self._kept[begin:]))) is None:
+            looked_at = self._end or 0
             if not await self._more(ends_at):
-                seen = bytes(self._kept)
                 raise ExpectTimeout(
-                    f"{wanted.pattern!r} did not come within {timeout:g} s", seen=seen
+                    f"{wanted.pattern!r} did not come within {timeout:g} s", seen=bytes(self._kept)
                 )
-        before = bytes(self._kept[: found.start()])
-        del self._kept[: found.end()]
+            new = (self._end or 0) - looked_at
+            begin = max(0, len(self._kept) - new - OVERLAP_BYTES)
+        before = bytes(self._kept[: begin + found.start()])
+        del self._kept[: begin + found.end()]
         return Expected(found, before, self.offset or 0)
 
     @flow
@@ -129,15 +134,15 @@ class Console(Closing[F]):
 
     async def _more(self, ends_at: float) -> bool:
         """Wait for output; False when there was none in time."""
-        have = len(self._kept)
         try:
-            while len(self._kept) <= have:
-                await self._look(max(0.0, ends_at - time.monotonic()))
+            while not await self._look(max(0.0, ends_at - time.monotonic())):
+                pass
         except TimeoutError:
             return False
         return True
 
-    async def _look(self, timeout_s: float | None) -> None:
+    async def _look(self, timeout_s: float | None) -> bool:
+        """Take in what comes next; True when it is output. Raises `TimeoutError`."""
         news = await self._link.next(timeout_s)
         if isinstance(news, Output):
             self._kept += news.data
@@ -154,6 +159,7 @@ class Console(Closing[F]):
             self.status = news.status
         elif isinstance(news, ViewersNews):
             self.viewers = news.viewers
+        return isinstance(news, Output)
 
     def _skip(self, place: int) -> None:
         """Go on at another place; nothing is found across it."""

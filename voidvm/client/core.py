@@ -73,7 +73,7 @@ class Core:
 
     async def exchange(self, request: Request[Any]) -> httpx.Response:
         """A good answer as it came. Raises `VoidVMError`."""
-        own = {"idempotency-key": uuid.uuid4().hex} if _wants_key(request) else {}
+        own = {"idempotency-key": uuid.uuid4().hex} if self._wants_key(request) else {}
         is_renewed, waited_s, tried = False, 0.0, 0
         while True:
             token = None if request.is_open else await self.token()
@@ -197,6 +197,10 @@ class Core:
     def _patience(self, request: Request[Any]) -> float:
         return (request.timeout_s or self._timeout_s) + request.extra_s
 
+    def _wants_key(self, request: Request[Any]) -> bool:
+        """Whether it may be sent twice, and must not be done twice."""
+        return request.method == "POST" and not request.is_open and self.retries.count > 0
+
     @property
     def _root(self) -> str:
         """Where the API's prefix begins; a proxy may have put it below a path of its own."""
@@ -222,7 +226,3 @@ def _texts(query: Mapping[str, object]) -> dict[str, list[str]]:
         for key, value in query.items()
         if value is not None
     }
-
-
-def _wants_key(request: Request[Any]) -> bool:
-    return request.method == "POST" and not request.is_open

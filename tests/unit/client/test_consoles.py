@@ -60,6 +60,25 @@ def test_what_is_expected_is_found_and_read_on_behind_it(
         assert again.expect("Password").offset > found.offset
 
 
+def test_what_is_expected_is_found_across_pieces_and_behind_a_flood(
+    client: VoidVMClient, local: LocalService, vm: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voidvm.client.console.OVERLAP_BYTES", 1000)
+    monkeypatch.setattr("voidvm.client.console.KEPT_BYTES", 20_000)
+    with client.vms.console(vm, since="end") as console:
+        console.open()
+        for number in range(50):
+            say(local, vm, b"%d" % number + b"x" * 999)
+        say(local, vm, b"log")
+        with pytest.raises(errors.ExpectTimeout):
+            console.expect("login", timeout=0.3)
+        say(local, vm, b"in: ")
+        found = console.expect(r"log\w+: ")
+        assert (found.text, len(found.before)) == ("login: ", 20_000 - len("login: "))
+        assert console.offset == found.offset
+        assert console.read(timeout=0) == b""
+
+
 def test_a_console_for_reading_types_nothing_and_ends_with_its_vm(
     client: VoidVMClient, local: LocalService
 ) -> None:

@@ -85,6 +85,10 @@ def test_a_post_has_one_key_for_all_of_its_attempts() -> None:
     other = Scripted(good())
     sent(other, "POST")
     assert other.sent[0].headers["idempotency-key"] != first
+    # Each is kept on the service's disk for a day.
+    once = Scripted(good())
+    sent(once, "POST", retries=Retries(count=0))
+    assert "idempotency-key" not in once.sent[0].headers
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
