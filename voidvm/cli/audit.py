@@ -29,8 +29,10 @@ def audit(
     token: Token = None,
 ) -> None:
     """Show who did what to which object, newest first: all for admins, one's own for others."""
-    query = {"level": level, "from": since, "to": until}
-    entries = collect(connect(url, token), "/logs", "logs", query=query, most=limit)
+    remote = connect(url, token)
+    entries = collect(
+        remote, remote.client.logs.iterate, most=limit, level=level, since=since, until=until
+    )
     if as_json:
         print_json(entries)
     elif entries:

@@ -54,7 +54,8 @@ def list_images(
     token: Token = None,
 ) -> None:
     """List the images that are on the service's host."""
-    images = collect(connect(url, token), "/images", "images", query={"kind": kind})
+    remote = connect(url, token)
+    images = collect(remote, remote.client.images.iterate, kind=kind)
     if as_json:
         print_json(images)
     elif quiet:

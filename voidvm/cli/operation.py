@@ -45,8 +45,9 @@ def list_operations(
     token: Token = None,
 ) -> None:
     """List operations, newest first."""
-    query = {"status": status, "vm": vm}
-    operations = collect(connect(url, token), "/operations", "operations", query=query, most=limit)
+    remote = connect(url, token)
+    iterate = remote.client.operations.iterate
+    operations = collect(remote, iterate, most=limit, status=status, vm=vm)
     if as_json:
         print_json(operations)
         return

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
-from voidvm.cli.remote import Json, Remote
+from voidvm.cli.remote import Remote
 
-PAGE = 200
+T = TypeVar("T")
+
+_PAGE_MAX = 200
 
 
 def collect(
     remote: Remote,
-    path: str,
-    key: str,
+    iterate: Callable[..., Iterator[T]],
     *,
-    query: Mapping[str, Json] | None = None,
-    most: int | None = None,
-) -> list[Json]:
-    """The objects of a list, of all its pages; with `most` no more than so many."""
-    found: list[Json] = []
-    pages, page = 1, 0
-    limit = min(PAGE, most or PAGE)
-    while page < pages and (most is None or len(found) < most):
-        page += 1
-        data = remote.call("GET", path, query={**(query or {}), "page": page, "limit": limit})
-        found += data[key]
-        pages = data["pagination"]["pages"]
-    return found[:most]
+    most: int = sys.maxsize,
+    **query: Any,  # noqa: ANN401 - handed on
+) -> list[T]:
+    """What one of the client's lists has, of it no more than so many."""
+    with remote.told():
+        return list(islice(iterate(limit=min(most, _PAGE_MAX), **query), most))

@@ -71,8 +71,8 @@ def list_users(
     token: Token = None,
 ) -> None:
     """List the users, oldest first."""
-    query = {"role": role, "status": status}
-    users = collect(connect(url, token), "/users", "users", query=query)
+    remote = connect(url, token)
+    users = collect(remote, remote.client.users.iterate, role=role, status=status)
     if as_json:
         print_json(users)
     elif quiet:

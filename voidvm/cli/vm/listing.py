@@ -34,8 +34,9 @@ def list_vms(
 
     Example: voidvm vm stop $(voidvm vm ls --status running --quiet)
     """
-    query = {"status": status, "owner": owner, "q": search, "tag": tag}
-    vms = collect(connect(url, token), "/vms", "vms", query=query)
+    remote = connect(url, token)
+    query: dict[str, Json] = {"status": status, "owner": owner, "q": search, "tag": tag}
+    vms = collect(remote, remote.client.vms.iterate, **query)
     if as_json:
         print_json(vms)
     elif quiet:
