@@ -13,7 +13,7 @@ from tests.support.contract import Api
 from tests.support.service import Service
 
 GUEST_FILES = ("vmlinuz", "initramfs.gz", "tiny.qcow2")
-LONGEST_FIRST = ("meta", "guest", "real", "api")
+LONGEST_FIRST = ("faults", "meta", "guest", "real", "api")
 
 
 def pytest_configure() -> None:

@@ -121,6 +121,7 @@ class Foundation:
         database.watch(self.telemetry.database_write)
         self.plans = Plans(lambda: {name: quota_of(plan) for name, plan in live.now.plans.items()})
         self.events = Events(EventStore(database), bus=self.bus)
+        self.users = UserStore(database, plans=self.plans)
         self.vms = VmStore(database, plans=self.plans)
         self.images = ImageStore(database)
         self.operation_log = OperationStore(database)
@@ -179,7 +180,10 @@ def assemble(base: Foundation) -> Parts:
         host_power=HostPower(base.vms, fleet=base.fleet),
         events=base.events,
         configuration=Configuration(
-            SettingsStore(base.database), live=base.live, tell=base.events.tell
+            SettingsStore(base.database),
+            users=base.users,
+            live=base.live,
+            tell=base.events.tell,
         ),
         exposition=exposition,
         metrics=_metrics(base, vms=vms),
@@ -279,11 +283,10 @@ def _watching(base: Foundation) -> tuple[HealthWatch, Exposition]:
 
 
 def _accounts(base: Foundation) -> tuple[Accounts, Users]:
-    store = UserStore(base.database, plans=base.plans)
     passwords = Passwords()
     throttle = LoginThrottle(lambda: base.live.now.limits.login_attempts)
     accounts = Accounts(
-        store,
+        base.users,
         SessionStore(base.database),
         TokenStore(base.database),
         signer=TokenSigner(base.key),
@@ -292,7 +295,9 @@ def _accounts(base: Foundation) -> tuple[Accounts, Users]:
         throttle=throttle,
         bus=base.bus,
     )
-    users = Users(store, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus)
+    users = Users(
+        base.users, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus
+    )
     return accounts, users
 
 

@@ -186,6 +186,10 @@ class LiveSettings:
         """The keys that these values would change although the environment has them."""
         return [key for key in _given(values) if key in self._sources.environment]
 
+    def lost_plans(self, stored: Stored) -> set[str]:
+        """The plans that would be no more if these changes were in force."""
+        return self._now.plans.keys() - self._base.plans.keys() - (stored.get("plans") or {}).keys()
+
     def show(self, *, updated_at: datetime | None) -> Struct:
         """The values with their sources, for clients."""
         values = {

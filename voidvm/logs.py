@@ -6,19 +6,26 @@ import logging
 import sys
 from types import TracebackType
 
+from voidvm.errors import VoidVMError
+
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 AUDIT = "voidvm.audit"
 
 
 class _OneLine(logging.Formatter):
-    """Escapes control characters and indents tracebacks: nobody's input can write a line."""
+    """Escapes control characters and indents tracebacks: nobody's input can write a line.
+
+    An error that clients can see, as of a full disk, explains itself and has no traceback.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return _printable(super().formatMessage(record).replace("\n", "\\n"))
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
-        lines = super().formatException(ei).split("\n")
+        error = ei[1]
+        text = str(error) if isinstance(error, VoidVMError) else super().formatException(ei)
+        lines = text.split("\n")
         return "\n".join("  " + _printable(line) for line in lines)
 
 

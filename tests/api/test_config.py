@@ -86,9 +86,11 @@ def test_each_section_is_read_where_it_is_used(own: LocalService, admin: Api) ->
     )
     assert before is not None
     assert after is not None
-    # A plan that is gone gives what `free` gives.
+    # A plan goes when nobody has it.
+    admin.refused("PUT", "/config", "PLAN_IN_USE", {"plans": {"gold": None}})
+    assert user.api.ok("GET", "/auth/me")["quota"]["maxVms"] == 1
+    admin.ok("PATCH", f"/users/{user.id}", {"plan": "free"})
     put(admin, {"plans": {"gold": None}})
-    assert user.api.ok("GET", "/auth/me")["quota"]["maxCpu"] == 3
     body = {"username": "nobody-yet", "password": "long enough", "plan": "gold"}
     admin.refused("POST", "/users", "VALIDATION_ERROR", body)
 

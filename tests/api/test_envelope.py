@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
 import socket
 from datetime import UTC, datetime
+from unittest import mock
 from urllib.parse import urlsplit
 
 import httpx
@@ -123,10 +125,22 @@ def test_a_wrong_method_is_405(api: Api, method: str, path: str) -> None:
     assert method not in allowed
 
 
-def test_head_is_answered_without_a_body(anybody: Api) -> None:
-    response = anybody.client.head("/health")
-    assert response.status_code in {200, 405}
-    assert response.content == b""
+def test_head_is_answered_as_get_without_a_body(anybody: Api) -> None:
+    for path, status in (("/health", 200), ("/api/v1/vms", 401)):
+        response = anybody.client.head(path)
+        assert response.status_code == status
+        assert response.headers["content-type"] == anybody.client.get(path).headers["content-type"]
+        assert int(response.headers["content-length"]) > 0
+        assert response.content == b""
+
+
+def test_a_host_without_descriptors_or_room_is_no_fault_of_ours(
+    local: LocalService, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, code in ((errno.EMFILE, "TOO_MANY_FILES"), (errno.ENOSPC, "NO_SPACE")):
+        failing = mock.AsyncMock(side_effect=OSError(number, "no"))
+        monkeypatch.setattr(local.services.vms, "page", failing)
+        api.refused("GET", "/vms", code)
 
 
 def test_answers_are_not_stored_and_not_guessed(api: Api) -> None:

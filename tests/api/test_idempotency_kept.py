@@ -172,3 +172,24 @@ def test_a_failed_sign_in_is_not_kept(api: Api, ada: Person) -> None:
     assert keyed(anybody, "/auth/login", with_key, body).status_code == 401
     api.ok("PATCH", f"/users/{ada.id}", {"password": body["password"]})
     assert keyed(anybody, "/auth/login", with_key, body).status_code == 200
+
+
+# A service that ends between the work and the keeping of its answer
+
+
+def test_what_was_made_before_its_answer_was_kept_is_the_answer(
+    local: LocalService, api: Api
+) -> None:
+    body, with_key = wanted() | {"start": True}, key()
+    first = keyed(api, "/vms", with_key, body)
+    assert first.status_code == 201
+    database = local.services.idempotency._store._database
+    local.run(database.execute("DELETE FROM idempotency WHERE key = ?", (with_key,)))
+    again = keyed(api, "/vms", with_key, body)
+    assert again.status_code == 201
+    assert not was_replayed(again)
+    assert again.json()["data"]["id"] == first.json()["data"]["id"]
+    assert again.headers["location"] == first.headers["location"]
+    # Under another key, or none, it is another request.
+    assert keyed(api, "/vms", key(), body).json()["error"]["code"] == "NAME_TAKEN"
+    api.remove(body["name"])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from unittest import mock
+
 import msgspec
 import pytest
 
 from tests.support.contract import Api
 from tests.support.local import LocalService
+from tests.support.people import person
+from voidvm.domain.checksums import Digest
+from voidvm.domain.image import Image
 from voidvm.errors import CommandFailed
+from voidvm.operations.progress import ProgressSink
+from voidvm.services.admission import Admitted
+from voidvm.services.imports import Target
 
 
 def test_images_are_listed_by_kind(api: Api) -> None:
@@ -63,3 +73,64 @@ def test_an_image_that_goes_while_a_vm_is_made_is_told(
 
     monkeypatch.setattr(local.services.creation, "_make_files", make_files)
     api.refused("POST", "/vms", "IMAGE_NOT_FOUND", {"name": name, "image": name})
+
+
+def test_an_image_that_an_admins_vm_names_is_kept(local: LocalService, api: Api, name: str) -> None:
+    ada, store = person(local, api), local.services.images._store
+    found = local.run(store.get(api.ok("GET", "/images/tiny")["id"]))
+    assert found is not None
+    hers = msgspec.structs.replace(
+        found, id="img-" + name, name=name, os=None, kind="iso", public=False, owner=ada.id
+    )
+    local.run(store.insert(hers))
+    vm = api.create(name, os=None, iso=name)["id"]
+    assert ada.api.refused("DELETE", f"/images/{name}", "IMAGE_IN_USE")["details"] == name
+    # An image of the admin's own goes before hers.
+    me = api.ok("GET", "/auth/me")["id"]
+    local.run(store.insert(msgspec.structs.replace(hers, id=f"img-{name}-2", owner=me)))
+    ada.api.ok("DELETE", f"/images/{name}")
+    api.refused("DELETE", f"/images/{name}", "IMAGE_IN_USE")
+    api.remove(vm)
+    api.ok("DELETE", f"/images/{name}")
+
+
+def test_an_import_that_is_cancelled_while_it_is_registered_leaves_nothing(
+    local: LocalService, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports = local.services.imports
+    store, draft = imports._store, imports._draft()
+    (draft / "made").write_bytes(b"x")
+    made = Admitted(file=draft / "made", kind="iso", format="raw", virtual_size_bytes=1)
+    monkeypatch.setattr(imports._admission, "admit", mock.AsyncMock(return_value=made))
+    insert, seen = store.insert, list[Image]()
+
+    async def cut_off() -> None:
+        begun, may_go_on = asyncio.Event(), asyncio.Event()
+
+        async def slowly(image: Image, *, replace: bool = False) -> Image | None:
+            seen.append(image)
+            begun.set()
+            await may_go_on.wait()
+            return await insert(image, replace=replace)
+
+        monkeypatch.setattr(store, "insert", slowly)
+        work = imports.admit(
+            made.file,
+            Digest(algorithm="sha256", hex="0"),
+            Target(name=name, owner_id=None, public=True),
+            ProgressSink(lambda _: None),
+            draft=draft,
+        )
+        task = asyncio.create_task(work)
+        await begun.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    local.run(cut_off())
+    assert local.run(store.get(seen[0].id)) is None
+    assert not (local.folder / "d" / "images" / seen[0].id).exists()
+    draft.rmdir()

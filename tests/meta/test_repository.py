@@ -32,7 +32,7 @@ def test_a_shell_script_is_sound(script: Path) -> None:
         assert "set -euo pipefail" in script.read_text()
 
 
-@pytest.mark.parametrize("name", ["run", "test", "check", "install", "uninstall"])
+@pytest.mark.parametrize("name", ["run", "test", "check", "soak", "install", "uninstall"])
 def test_a_script_tells_how_it_is_used(name: str) -> None:
     done = subprocess.run(
         [ROOT / "scripts" / name, "--help"], capture_output=True, text=True, check=True, timeout=10

@@ -27,6 +27,7 @@ BROAD_HANDLERS = {
     "voidvm/api/live/control.py": 1,
     "voidvm/api/upgrade.py": 1,
     "voidvm/bus.py": 1,
+    "voidvm/hypervisor/monitor.py": 1,
     "voidvm/operations/runner.py": 2,
     "voidvm/services/audit.py": 1,
     "voidvm/services/events.py": 2,

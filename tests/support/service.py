@@ -89,6 +89,15 @@ class Service:
     def start(self) -> None:
         """Start it and wait until it listens."""
         offset = self.log.stat().st_size if self.log.exists() else 0
+        self.spawn()
+        place, port = eventually(lambda: self._listening(offset), timeout_s=START_TIMEOUT_S)
+        self.port = int(port)
+        self.url = f"{place}:{port}"
+        if self._client is None:
+            self._client = self._new_client()
+
+    def spawn(self) -> None:
+        """Start it and wait for nothing."""
         command = ["serve"]
         if self.config:
             file = self.folder / "config.toml"
@@ -105,11 +114,6 @@ class Service:
                 )
             else:
                 self.process = warm.start(*command, environ=self.environ, stdout=log, stderr=log)
-        place, port = eventually(lambda: self._listening(offset), timeout_s=START_TIMEOUT_S)
-        self.port = int(port)
-        self.url = f"{place}:{port}"
-        if self._client is None:
-            self._client = self._new_client()
 
     def _new_client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=self.trust)

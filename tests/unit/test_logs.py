@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from voidvm import logs
+from voidvm.errors import NoSpace
 
 
 @pytest.fixture
@@ -58,3 +59,9 @@ def test_a_message_before_a_traceback_writes_no_line_of_its_own(
     lines = formatter.format(record("a\nERROR b", exc_info=info)).splitlines()
     assert lines[0] == "INFO a\\nERROR b"
     assert not any(line.startswith("ERROR") for line in lines)
+
+
+def test_what_clients_are_told_needs_no_traceback(formatter: logging.Formatter) -> None:
+    info = NoSpace, NoSpace("5 MiB are free"), None
+    text = formatter.format(record("not written", exc_info=info))
+    assert text == "INFO not written\n  There is no space left on the host. 5 MiB are free"

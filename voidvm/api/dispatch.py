@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import logging
 import time
@@ -97,7 +98,7 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
             # What was begun goes on, or was done: the log must know of it.
             note(request, endpoint, gate, status=HUNG_UP)
             raise
-        except (VoidVMError, SanicException) as error:
+        except (VoidVMError, SanicException, OSError) as error:
             response = error_response(request, error)
         except Exception:
             log.exception("request %s failed", request.ctx.request_id)
@@ -182,9 +183,10 @@ async def _answer_once(
 ) -> HTTPResponse:
     is_public = endpoint.access is Access.PUBLIC
 
-    async def work() -> StoredAnswer:
+    async def work(seed: bytes) -> StoredAnswer:
+        own = dataclasses.replace(call, seed=seed)
         try:
-            return stored(success(request, endpoint, await _handle(request, endpoint, gate, call)))
+            return stored(success(request, endpoint, await _handle(request, endpoint, gate, own)))
         except VoidVMError as error:
             is_final = error.status < 500 and not error.retryable and not is_public
             return stored(error_response(request, error), is_final=is_final)
@@ -306,7 +308,8 @@ def error_response(request: Request, exception: Exception) -> HTTPResponse:
     if not hasattr(request.ctx, "request_id"):
         request.ctx.request_id = uuid4().hex
     error = _as_ours(request, exception)
-    if error.status >= 500 and not isinstance(exception, VoidVMError | RequestCancelled):
+    is_explained = isinstance(exception, VoidVMError | RequestCancelled)
+    if isinstance(error, errors.InternalError) and not is_explained:
         log.error("request %s failed", request.ctx.request_id, exc_info=exception)
     request.ctx.error_code = error.code
     request.ctx.limits = error.fields.get("headers") or getattr(request.ctx, "limits", {})
@@ -334,5 +337,5 @@ def _as_ours(request: Request, exception: Exception) -> VoidVMError:
         case SanicException() if exception.status_code == 503:
             error = errors.ServiceStopping()
         case _:
-            error = errors.InternalError()
+            error = errors.of_host(exception) or errors.InternalError()
     return error

@@ -48,7 +48,9 @@ _EVERYWHERE: tuple[type[VoidVMError], ...] = (
     errors.PayloadTooLarge,
     errors.RateLimited,
     errors.InternalError,
+    errors.DatabaseUnusable,
     errors.ServiceStopping,
+    errors.TooManyFiles,
 )
 _WITH_BODY = (errors.UnsupportedMediaType,)
 

@@ -63,6 +63,8 @@ class Call(Generic[B, Q]):
     query: Q
     precondition: Precondition = ANY
     address: str = ""
+    # The same for each try under one idempotency key, for the id of what it makes.
+    seed: bytes | None = None
     request: Request
 
     @property
@@ -137,6 +139,12 @@ class Endpoint:
     def holds_connection(self) -> bool:
         """Whether its handler takes the connection for as long as both sides want."""
         return self.is_socket or self.media_type == EVENT_STREAM
+
+    @property
+    def methods(self) -> list[str]:
+        """What it is asked with: where GET is, HEAD is too, and gives no body (RFC 9110, 9.3.2)."""
+        has_head = self.method == "GET" and not self.holds_connection
+        return ["GET", "HEAD"] if has_head else [self.method]
 
     @property
     def is_wait(self) -> bool:

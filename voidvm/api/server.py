@@ -119,7 +119,7 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
             app.add_route(
                 handler,
                 route,
-                methods=[endpoint.method],
+                methods=endpoint.methods,
                 name=f"{endpoint.name}_{number}" if number else endpoint.name,
                 unquote=True,
                 stream=endpoint.streams is not None,

@@ -19,7 +19,6 @@ from voidvm.live_settings import Config, ConfigPatch, check, touched
     access=Access.PUBLIC,
     returns=Health,
     is_limited=False,
-    errors=(errors.DatabaseUnusable,),
 )
 async def get_health(call: Call[Nothing, Nothing]) -> Answer:
     """Whether the service works; needs no credential.
@@ -83,7 +82,7 @@ async def get_config(call: Call[Nothing, Nothing]) -> Answer:
     body=ConfigPatch,
     returns=Config,
     done=("Settings changed.", "设置已更改。"),
-    errors=(errors.SettingFixed, errors.PreconditionFailed),
+    errors=(errors.SettingFixed, errors.PlanInUse, errors.PreconditionFailed),
 )
 async def put_config(call: Call[Struct, Nothing]) -> Answer:
     """Change settings, at once and across restarts: those that the body has, all or none.

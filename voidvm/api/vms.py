@@ -116,7 +116,7 @@ async def create_vm(call: Call[VmCreate, CreateQuery]) -> Answer:
     if call.query.dry_run:
         record = await call.services.creation.create(call.principal, call.body, is_dry_run=True)
         return Answer(data=show(record), status=200)
-    record = await call.services.creation.create(call.principal, call.body)
+    record = await call.services.creation.create(call.principal, call.body, seed=call.seed)
     call.request.ctx.target = record.id
     return Answer(data=show(record), headers={"location": f"/api/v1/vms/{record.id}"})
 

@@ -56,9 +56,9 @@ TimeoutS = Annotated[
 Delay = Annotated[int, Meta(ge=0, le=86_400, description="Seconds.")]
 
 
-def new_vm_id() -> str:
-    """An id for a new VM; opaque to clients but for its prefix."""
-    return VM_ID_PREFIX + secrets.token_hex(6)
+def new_vm_id(seed: bytes | None = None) -> str:
+    """An id for a new VM; opaque to clients but for its prefix. The same `seed` gives the same."""
+    return VM_ID_PREFIX + (secrets.token_bytes(6) if seed is None else seed[:6]).hex()
 
 
 def normal_name(name: str) -> str:

@@ -40,7 +40,14 @@ from voidvm.errors.access import (
     UserOwnsObjects,
 )
 from voidvm.errors.base import FieldProblem, VoidVMError, registry
-from voidvm.errors.host import CommandFailed, NoSpace, OperationNotCancellable, OperationNotFound
+from voidvm.errors.host import (
+    CommandFailed,
+    NoSpace,
+    OperationNotCancellable,
+    OperationNotFound,
+    TooManyFiles,
+    of_host,
+)
 from voidvm.errors.images import (
     ChecksumMismatch,
     DownloadFailed,
@@ -63,6 +70,7 @@ from voidvm.errors.requests import (
     NotFound,
     NotSupported,
     PayloadTooLarge,
+    PlanInUse,
     PreconditionFailed,
     RateLimited,
     ResyncRequired,
@@ -115,6 +123,7 @@ __all__ = [
     "OriginRefused",
     "PasswordChangeRequired",
     "PayloadTooLarge",
+    "PlanInUse",
     "PortInUse",
     "PreconditionFailed",
     "QuotaExceeded",
@@ -124,6 +133,7 @@ __all__ = [
     "SessionEnded",
     "SettingFixed",
     "TokenNotFound",
+    "TooManyFiles",
     "Unauthorized",
     "UnknownOs",
     "UnsupportedMediaType",
@@ -142,5 +152,6 @@ __all__ = [
     "VmUnresponsive",
     "VoidVMError",
     "WaitTimeout",
+    "of_host",
     "registry",
 ]

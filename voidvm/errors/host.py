@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from voidvm.errors.base import VoidVMError
 
 
@@ -31,3 +33,25 @@ class NoSpace(VoidVMError):
 
     code, status = "NO_SPACE", 507
     en, zh = "There is no space left on the host.", "主机磁盘空间不足。"
+
+
+class TooManyFiles(VoidVMError):
+    """The service, or its host, has as many files open as it may; guests go on."""
+
+    code, status, retryable = "TOO_MANY_FILES", 503, True
+    en, zh = "Too many files are open on the host.", "主机打开的文件过多。"
+    hint = "Raise the limit of open files (LimitNOFILE= of systemd, or ulimit -n)."
+
+
+_KINDS = {
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EMFILE: TooManyFiles,
+    errno.ENFILE: TooManyFiles,
+}
+
+
+def of_host(error: Exception) -> VoidVMError | None:
+    """What the host lacked when a call of ours failed so; None for any other failure."""
+    kind = _KINDS.get(error.errno or 0) if isinstance(error, OSError) else None
+    return None if kind is None else kind()

@@ -50,6 +50,14 @@ class SettingFixed(VoidVMError):
     hint = "Take the variable away and start the service again, or leave the key out."
 
 
+class PlanInUse(VoidVMError):
+    """Users have the plan that would be no more; nothing was changed."""
+
+    code, status = "PLAN_IN_USE", 409
+    en, zh = "Users have the plan {plan}.", "仍有用户使用套餐 {plan}。"
+    hint = "Give them another plan first: PATCH /users/{id}."
+
+
 class ResyncRequired(VoidVMError):
     """Events after this place are kept no more, or never were of this database."""
 

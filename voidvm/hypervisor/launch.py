@@ -46,7 +46,12 @@ class Launcher:
             # A spawn under way cannot be called back, so its child is ended as soon as it is.
             spawning.add_done_callback(_end_orphan)
             raise
-        process = QemuProcess.of_child(child)
+        try:
+            process = QemuProcess.of_child(child)
+        except OSError as error:
+            # No descriptor is left to watch it with: nobody would ever hear of it again.
+            _end(child)
+            raise LaunchFailed(f"cannot watch {self._binary}: {error.strerror}") from error
         share = Share(cpus=guest.cpus, memory_mib=guest.memory_mib, accel=guest.accel)
         self.confine(process, vm_id=guest.vm_id, share=share)
         return process
@@ -137,6 +142,9 @@ def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
 
 def _end_orphan(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:
     if not spawning.cancelled() and spawning.exception() is None:
-        child = spawning.result()
-        child.kill()
-        child.wait()
+        _end(spawning.result())
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 from qemu.qmp import (
     EventListener,
@@ -34,6 +35,16 @@ from voidvm.hypervisor.usage import (
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 2.0
 QUERY_PTYS = "query-chardev"
+
+# A guest may have broken out into its QEMU, so that what QEMU says may be anything at all.
+LINE_MAX_BYTES = 1024**2
+EVENT_MAX_BYTES = 16_384
+WORDS_MAX = 1000
+# How many messages are taken in one go, and how many a second in the long run.
+BURST, BURSTS_PER_S = 50, 20
+_PTY = re.compile(r"pty:(/dev/pts/[0-9]+)")
+
+log = logging.getLogger(__name__)
 
 # Its warnings are about peers that vanish, which is daily life here.
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
@@ -68,7 +79,9 @@ class _Callback(EventListener):
 
     async def put(self, event: Message) -> None:
         data = event.get("data")
-        self._handler(str(event["event"]), data if isinstance(data, dict) else {})
+        is_sound = isinstance(data, dict) and len(bytes(event)) <= EVENT_MAX_BYTES
+        name = str(event["event"])[:WORDS_MAX]
+        self._handler(name, cast("dict[str, object]", data) if is_sound else {})
 
 
 class _Client(QMPClient):
@@ -79,9 +92,10 @@ class _Client(QMPClient):
     """
 
     def __init__(self, name: str, *, opening: Sequence[str]) -> None:
-        super().__init__(name)
+        super().__init__(name, LINE_MAX_BYTES)
         self.heard = 0
         self._opening = opening
+        self._burst_began = 0.0
         self._opened: dict[str, asyncio.Future[Message | None]] = {}
 
     async def answers(self) -> list[object]:
@@ -111,6 +125,16 @@ class _Client(QMPClient):
             self._do_send(message)
         await super()._establish_session()
 
+    async def _do_recv(self) -> Message:
+        """The next message; a flood is read slowly, so that it waits in QEMU and not here."""
+        if self.heard % BURST == 0:
+            now = time.monotonic()
+            await asyncio.sleep(max(0.0, self._burst_began + 1 / BURSTS_PER_S - now))
+            self._burst_began = time.monotonic()
+        message = await super()._do_recv()
+        self.heard += 1
+        return message
+
     async def _negotiate(self) -> None:
         if not self._opening:
             await super()._negotiate()
@@ -118,7 +142,6 @@ class _Client(QMPClient):
             raise NegotiationError("negotiation failed", ProtocolError(str(reply)))
 
     async def _on_message(self, msg: Message) -> None:
-        self.heard += 1
         if (opened := self._opened.get(str(msg.get("id")))) is None:
             await super()._on_message(msg)
         elif not opened.done():
@@ -180,7 +203,7 @@ class Monitor:
         except TimeoutError as error:
             raise MonitorTimeout(f"no greeting within {timeout_s:g} s") from error
         except QMPError as error:
-            raise MonitorLost(str(error)) from error
+            raise MonitorLost(_words(error)) from error
         self._watch = asyncio.create_task(self._watch_line(), name="monitor-watch")
 
     async def opened(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> list[object]:
@@ -218,10 +241,10 @@ class Monitor:
             raise MonitorTimeout(f"{command}: no answer within {timeout_s:g} s") from error
         except ExecuteError as error:
             failure = "refused"
-            raise CommandRefused(str(error)) from error
+            raise CommandRefused(_words(error)) from error
         except (QMPError, OSError, EOFError) as error:
             failure = "lost"
-            raise MonitorLost(f"{command}: {error}") from error
+            raise MonitorLost(f"{command}: {_words(error)}") from error
         finally:
             if self._on_command is not None:
                 self._on_command(command, time.perf_counter() - began, failure)
@@ -307,10 +330,15 @@ class Monitor:
         await asyncio.shield(self._ending)
 
     async def _end_session(self) -> None:
-        # After `quit` the end of the line arrives as EOFError: normal.
-        with suppress(QMPError, OSError, EOFError, TimeoutError):
+        try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._qmp.disconnect()
+        except (QMPError, OSError, EOFError, TimeoutError):
+            pass  # after `quit` the end of the line arrives as EOFError
+        except Exception as error:  # noqa: BLE001 - see below
+            # Whatever a line of rubbish has made of the client's reader comes out here; its
+            # traceback would be full of the rubbish.
+            log.warning("a monitor's line ended with %s: %s", type(error).__name__, _words(error))
 
 
 def pty_of(answer: object, chardev: str) -> str:
@@ -319,15 +347,21 @@ def pty_of(answer: object, chardev: str) -> str:
     Raises `CommandRefused` when there is none.
     """
     for entry in answer if isinstance(answer, list) else []:
-        filename = str(_field(entry, "filename"))
-        if _field(entry, "label") == chardev and filename.startswith("pty:"):
-            return filename.removeprefix("pty:")
+        # Nothing else is opened: who runs as root must not be made to open what QEMU cannot.
+        found = _PTY.fullmatch(str(_field(entry, "filename")))
+        if _field(entry, "label") == chardev and found is not None:
+            return found[1]
     raise CommandRefused(f"no PTY behind {chardev}")
 
 
 def _description(reply: Message) -> str:
     error = reply.get("error")
-    return str(error.get("desc", error) if isinstance(error, dict) else reply)
+    return _words(error.get("desc", error) if isinstance(error, dict) else reply)
+
+
+def _words(said: object) -> str:
+    """What QEMU said, as much as people read of it."""
+    return str(said)[:WORDS_MAX]
 
 
 def _field(answer: object, name: str) -> object:

@@ -13,13 +13,21 @@ import msgspec
 
 from voidvm.bus import Bus, OperationChanged
 from voidvm.domain.operation import OperationError, OperationRecord, OperationStatus, Progress
-from voidvm.errors import InternalError, OperationNotCancellable, OperationNotFound, VoidVMError
+from voidvm.errors import (
+    InternalError,
+    OperationNotCancellable,
+    OperationNotFound,
+    VoidVMError,
+    of_host,
+)
 from voidvm.operations.progress import ProgressSink
 
 log = logging.getLogger(__name__)
 
 # How many pieces of long work share the host's disk and cores; the others wait their turn.
 AT_ONCE = 4
+# How soon an end that could not be written down is tried again.
+RETRY_S = 2.0
 
 Work = Callable[[ProgressSink], Awaitable[None]]
 
@@ -48,6 +56,11 @@ class _Running:
         self.task: asyncio.Task[None] | None = None
         self.is_cancelled = False
         self.done = asyncio.Event()
+
+    @property
+    def may_cancel(self) -> bool:
+        """Whether it can be cut short: not any more while its end is written down."""
+        return self.record.may_cancel and self.record.is_open
 
 
 class Operations:
@@ -137,7 +150,7 @@ class Operations:
         Raises `OperationNotCancellable` for one that has ended or must not be cut short.
         """
         running = self._running.get(operation_id)
-        if running is None or not running.record.may_cancel or running.task is None:
+        if running is None or running.task is None or not running.may_cancel:
             record = await self.get(operation_id)
             raise OperationNotCancellable(record.status, operation=operation_id)
         if not running.is_cancelled:
@@ -152,7 +165,7 @@ class Operations:
         self.is_stopping = True
         for running in tuple(self._running.values()):
             if running.task is not None:
-                if not running.is_cancelled:
+                if not running.is_cancelled or not running.record.is_open:
                     running.task.cancel()
                 await asyncio.wait([running.task])
 
@@ -172,7 +185,7 @@ class Operations:
         except Exception as failure:
             status = OperationStatus.FAILED
             error = _told(failure)
-            if not isinstance(failure, VoidVMError):
+            if isinstance(_as_ours(failure), InternalError):
                 log.exception("operation %s failed", running.record.id)
         await self._end(running, status, error)
 
@@ -194,13 +207,22 @@ class Operations:
         self._set(
             running, status=status, error=error, progress=progress, finished_at=datetime.now(UTC)
         )
-        try:
-            await self._log.save(running.record)
-        except Exception:
-            # A full disk: the next start finds it open and calls it interrupted.
-            log.exception("cannot record the end of operation %s", running.record.id)
+        is_saved = await self._is_saved(running.record)
         running.done.set()
+        while not is_saved:
+            await asyncio.sleep(RETRY_S)
+            is_saved = await self._is_saved(running.record)
         self._running.pop(running.record.id, None)
+
+    async def _is_saved(self, record: OperationRecord) -> bool:
+        """Whether the end of an operation could be written down."""
+        try:
+            await self._log.save(record)
+        except Exception:
+            # A full disk. A service that ends meanwhile leaves it open, to be called interrupted.
+            log.exception("cannot record the end of operation %s", record.id)
+            return False
+        return True
 
     def _set(self, running: _Running, **changes: object) -> None:
         running.record = msgspec.structs.replace(running.record, **changes)
@@ -208,5 +230,9 @@ class Operations:
 
 
 def _told(failure: Exception) -> OperationError:
-    error = failure if isinstance(failure, VoidVMError) else InternalError()
+    error = _as_ours(failure)
     return OperationError(code=error.code, message=error.message(), details=error.details)
+
+
+def _as_ours(failure: Exception) -> VoidVMError:
+    return failure if isinstance(failure, VoidVMError) else of_host(failure) or InternalError()

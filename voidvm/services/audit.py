@@ -11,6 +11,7 @@ import msgspec
 
 from voidvm.domain.account import Principal
 from voidvm.domain.audit import AuditEntry, Level
+from voidvm.errors import VoidVMError
 from voidvm.logs import AUDIT
 from voidvm.store.audit import AuditStore
 
@@ -73,13 +74,17 @@ class Audit:
         try:
             while self._queue:
                 entries, self._queue = self._queue, []
-                await self._store.append(entries)
+                try:
+                    await self._store.append(entries)
+                except VoidVMError:
+                    self._queue[:0] = entries
+                    raise
             now = asyncio.get_running_loop().time()
             if now - self._cleaned > CLEAN_EVERY_S:
                 self._cleaned = now
                 await self._store.forget_old()
         except Exception:
-            # A full disk must not stop the service; the lines above have gone to its log.
+            # A full disk must not stop the service; the next entry takes those before it along.
             log.exception("cannot write the audit log")
         finally:
             self._writer = None

@@ -14,7 +14,7 @@ from voidvm.domain.audit import Level
 from voidvm.domain.etag import Precondition, etag
 from voidvm.domain.event import EventKind
 from voidvm.domain.validation import decode
-from voidvm.errors import FieldProblem, SettingFixed, ValidationFailed
+from voidvm.errors import FieldProblem, PlanInUse, SettingFixed, ValidationFailed
 from voidvm.live_settings import (
     ConfigPatch,
     LiveSettings,
@@ -26,6 +26,7 @@ from voidvm.live_settings import (
     variable_of,
 )
 from voidvm.store.settings import SettingsStore, StoredSettings
+from voidvm.store.users import UserStore
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,11 @@ _NEVER = datetime.fromtimestamp(0, UTC)
 class Configuration:
     """Changes are made one after the other: one that was told of a version finds it, or fails."""
 
-    def __init__(self, store: SettingsStore, *, live: LiveSettings, tell: Tell) -> None:
+    def __init__(
+        self, store: SettingsStore, *, users: UserStore, live: LiveSettings, tell: Tell
+    ) -> None:
         self._store = store
+        self._users = users
         self._live = live
         self._tell = tell
         self._updated_at: datetime | None = None
@@ -65,7 +69,7 @@ class Configuration:
         """Change settings, all of them or none; the keys that were given.
 
         `values` have been through `live.check`. It is done, and kept, when this returns, and also
-        when its caller goes away. Raises `SettingFixed`, `PreconditionFailed`.
+        when its caller goes away. Raises `SettingFixed`, `PreconditionFailed`, `PlanInUse`.
         """
         task = asyncio.create_task(self._have(values, precondition), name="settings")
         self._under_way.add(task)
@@ -80,6 +84,8 @@ class Configuration:
             keys = list(touched(values))
             if stored == self._live.stored:
                 return keys
+            if lost := self._live.lost_plans(stored) & await self._users.plans():
+                raise PlanInUse(plan=", ".join(sorted(lost)))
             now = datetime.now(UTC)
             await self._store.write(StoredSettings(values=stored, updated_at=now))
             self._live.use(stored)

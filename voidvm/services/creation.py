@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,10 +19,17 @@ from voidvm.domain.catalog import CatalogEntry
 from voidvm.domain.compatibility import machine_problems
 from voidvm.domain.fields import new_vm_id
 from voidvm.domain.image import Image
-from voidvm.domain.states import VmStatus
+from voidvm.domain.states import STARTABLE, VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.vm import Disk, Hardware, VmCreate, VmRecord
-from voidvm.errors import CommandFailed, FieldProblem, InternalError, VoidVMError
+from voidvm.errors import (
+    CommandFailed,
+    DatabaseUnusable,
+    FieldProblem,
+    InternalError,
+    NoSpace,
+    VoidVMError,
+)
 from voidvm.hypervisor.img import QemuImg
 from voidvm.hypervisor.seed import write_seed
 from voidvm.operations.progress import ProgressSink
@@ -34,6 +42,7 @@ from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.space import Space
 from voidvm.services.starting import owner_of
 from voidvm.services.vms import GIB, Vms
+from voidvm.store.idempotency import KEPT
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.paths import Layout, VmPaths
@@ -72,16 +81,27 @@ class Creation:
         self._layout = layout
 
     async def create(
-        self, principal: Principal, wanted: VmCreate, *, is_dry_run: bool = False
+        self,
+        principal: Principal,
+        wanted: VmCreate,
+        *,
+        is_dry_run: bool = False,
+        seed: bytes | None = None,
     ) -> VmRecord:
         """Make a VM, its disk and all, or nothing.
 
         When its image must be fetched first, or copied whole, the VM is `creating` and names the
-        operation that goes on. Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady`,
-        `NameTaken`, `QuotaExceeded`, `NoSpace`.
+        operation that goes on. What the same `seed` has made a short while ago is it.
+        Raises `ValidationFailed`, `UnknownOs`, `ImageNotReady`, `NameTaken`, `QuotaExceeded`,
+        `NoSpace`.
         """
+        vm_id = new_vm_id(seed)
+        if seed is not None and (known := await self._store.get(vm_id)) is not None:
+            if datetime.now(UTC) - known.created_at < KEPT:
+                return await self._started(principal, known, wanted)
+            vm_id = new_vm_id()
         image, missing = await self._check(principal, wanted)
-        record = self._record(principal, wanted, image, missing)
+        record = self._record(vm_id, principal, wanted, image, missing)
         if wanted.cloud_init is not None:
             # The clear password ends here: what is kept, on disk and in memory, is its hash.
             cloud_init = await asyncio.to_thread(sealed, wanted.cloud_init)
@@ -99,17 +119,21 @@ class Creation:
         finally:
             # A caller who hangs up gets a whole VM or none: the making is not cut short.
             work.add_done_callback(_seen)
-        if wanted.start and made.operation_id is None:
+        return await self._started(principal, made, wanted)
+
+    async def _started(self, principal: Principal, made: VmRecord, wanted: VmCreate) -> VmRecord:
+        """A VM that was made, as it was wanted: running, or not."""
+        if wanted.start and made.operation_id is None and made.status in STARTABLE:
             await self._lifecycle.start(principal, made.id)
-            made = await self._vms.find(principal, made.id)
-        return made
+        return await self._vms.find(principal, made.id)
 
     async def resume(self) -> None:
         """Go on with the VMs whose creation an earlier service left unfinished."""
         for record in await self._store.all():
             if record.status is VmStatus.CREATING:
                 log.info("%s: its creation goes on", record.id)
-                await self._submit(record)
+                with suppress(NoSpace, DatabaseUnusable):
+                    await self._submit(record)
 
     async def _check(
         self, principal: Principal, wanted: VmCreate
@@ -140,7 +164,11 @@ class Creation:
 
     @staticmethod
     def _record(
-        principal: Principal, wanted: VmCreate, image: Image | None, missing: CatalogEntry | None
+        vm_id: str,
+        principal: Principal,
+        wanted: VmCreate,
+        image: Image | None,
+        missing: CatalogEntry | None,
     ) -> VmRecord:
         least, name = 1, ""
         if image is not None:
@@ -151,7 +179,7 @@ class Creation:
             refuse([FieldProblem("disk", f"must be at least {least} for '{name}'")])
         now = datetime.now(UTC)
         return VmRecord(
-            id=new_vm_id(),
+            id=vm_id,
             owner_id=principal.user_id,
             owner=principal.username,
             name=wanted.name,
@@ -212,7 +240,13 @@ class Creation:
         self._space.check(image.size_bytes if image is not None and wanted.full_copy else 0)
         await self._store.insert(record)
         self._fleet.add(record)
-        return await self._submit(record)
+        try:
+            return await self._submit(record)
+        except (NoSpace, DatabaseUnusable):
+            # It has an error by now, with which it stays unless it can be taken back.
+            await self._store.delete(record.id)
+            await self._fleet.remove(record.id)
+            raise
 
     async def _submit(self, record: VmRecord) -> VmRecord:
         async def work(progress: ProgressSink) -> None:
@@ -224,15 +258,19 @@ class Creation:
                 progress.stage("start")
                 await self._lifecycle.start(owner_of(record), record.id)
 
-        operation = await self._operations.submit(
-            "vm-create",
-            work,
-            owner_id=record.owner_id,
-            created_by=record.owner,
-            resources=[f"/api/v1/vms/{record.id}"],
-            vm_id=record.id,
-            is_quick=True,
-        )
+        try:
+            operation = await self._operations.submit(
+                "vm-create",
+                work,
+                owner_id=record.owner_id,
+                created_by=record.owner,
+                resources=[f"/api/v1/vms/{record.id}"],
+                vm_id=record.id,
+                is_quick=True,
+            )
+        except (NoSpace, DatabaseUnusable) as error:
+            await self._give_up(record, f"creation failed: {error}")
+            raise
         await self._store.set_operation(record.id, operation.id)
         return msgspec.structs.replace(record, operation_id=operation.id)
 

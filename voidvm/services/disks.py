@@ -187,16 +187,20 @@ class Disks:
         await self.grow(record, disk_id, size=size, old=old)
 
     async def grow(self, record: VmRecord, disk_id: str, *, size: int, old: int) -> None:
-        """Make a disk as large as its row says; on failure the row says `old` again."""
-        machine = self._fleet.get(record.id)
+        """Make a disk as large as its row says; on failure the row says how large it is.
+
+        When the service stops meanwhile, the next one goes on.
+        """
+        machine, file = self._fleet.get(record.id), self._file(record, self._disk(record, disk_id))
         try:
             if machine.has_process:
                 await machine.resize_disk(disk_id, size_bytes=size * GIB)
             else:
-                file = self._layout.vm(record.id).disk(disk_id)
                 await self._img.resize(file, size_bytes=size * GIB)
-        except BaseException:
-            await self._store.change(record.id, lambda now: _sized(now, disk_id, old))
+        except Exception:
+            # A qemu-img that is killed may have done it.
+            found = max(old, virtual_size_bytes(file) // GIB)
+            await self._store.change(record.id, lambda now: _sized(now, disk_id, found))
             raise
 
     async def detach(

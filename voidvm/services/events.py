@@ -24,7 +24,6 @@ from voidvm.domain.audit import Level
 from voidvm.domain.event import EventKind, EventRecord, kinds_for
 from voidvm.errors import (
     FieldProblem,
-    NoSpace,
     ResyncRequired,
     ServiceStopping,
     ValidationFailed,
@@ -106,8 +105,6 @@ class Events:
         """Tell what no row speaks of; on disk when this returns, unless that takes nothing."""
         try:
             await self._store.append(kind, data, level=level)
-        except NoSpace:
-            log.warning("no space to write down '%s'", kind)
         except Exception:
             # What it tells of has happened all the same.
             log.exception("cannot write down '%s'", kind)

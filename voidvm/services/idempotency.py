@@ -20,7 +20,8 @@ from voidvm.store.idempotency import KEPT, IdempotencyStore
 KEY_MAX: Final = 255
 SECRETS_KEPT_MAX: Final = 1000
 
-Work = Callable[[], Awaitable[StoredAnswer]]
+# Given a seed that is the same whenever the same request is tried under the same key.
+Work = Callable[[bytes], Awaitable[StoredAnswer]]
 _Place = tuple[str, str]
 
 
@@ -91,7 +92,7 @@ class Idempotency:
             if known.answer is None:
                 raise IdempotencyConflict("the first answer held a secret, which is not kept")
             return msgspec.structs.replace(known.answer, is_replayed=True)
-        answer = await work()
+        answer = await work(self._seed(place, request_hash))
         if answer.is_final:
             await self._store.save(
                 *place, request_hash=request_hash, answer=None if is_secret else answer
@@ -99,6 +100,11 @@ class Idempotency:
             if is_secret:
                 self._remember(place, request_hash, answer)
         return answer
+
+    def _seed(self, place: _Place, request_hash: str) -> bytes:
+        """For ids: a try that the end of a service cut off after its work is known by them."""
+        message = "\0".join(("seed", *place, request_hash)).encode()
+        return hmac.new(self._key, message, hashlib.sha256).digest()
 
     def _of_memory(self, place: _Place) -> Remembered | None:
         while self._secret and next(iter(self._secret.values())).until < time.monotonic():

@@ -200,18 +200,34 @@ class Imports:
             public=target.public,
             created_at=datetime.now(UTC),
         )
-        final = self._layout.image(image.id)
-        await asyncio.to_thread(_publish, made.file, image_file(self._layout, image), final)
+        registering = asyncio.create_task(
+            self._register(made.file, image, replace=target.os is not None), name="register"
+        )
         try:
-            replaced = await self._store.insert(image, replace=target.os is not None)
+            await asyncio.shield(registering)
+        except asyncio.CancelledError:
+            # Neither the thread nor the transaction would stop half-way: what they do is undone.
+            await asyncio.wait([registering])
+            if registering.exception() is None:
+                await self._store.delete(image.id)
+                await self._remove_files(image)
+            raise
+        return image
+
+    async def _register(self, made: Path, image: Image, *, replace: bool) -> None:
+        """First the files, then the row, or neither."""
+        final = self._layout.image(image.id)
+        try:
+            await asyncio.to_thread(_publish, made, image_file(self._layout, image), final)
+            replaced = await self._store.insert(image, replace=replace)
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, final, ignore_errors=True)
+            await self._remove_files(image)
             raise
         if replaced is not None and not await self._store.used_by(replaced.id):
-            await asyncio.to_thread(
-                shutil.rmtree, self._layout.image(replaced.id), ignore_errors=True
-            )
-        return image
+            await self._remove_files(replaced)
+
+    async def _remove_files(self, image: Image) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._layout.image(image.id), ignore_errors=True)
 
     def _draft(self) -> Path:
         draft = self._layout.data / "images" / f".import-{secrets.token_hex(6)}.tmp"

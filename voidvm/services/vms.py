@@ -20,20 +20,27 @@ from voidvm.domain.vm import (
     VmRecord,
 )
 from voidvm.errors import (
+    DatabaseUnusable,
     NameTaken,
+    NoSpace,
     OperationNotCancellable,
     VmAlreadyRunning,
+    VmBusy,
     VmNotFound,
+    VmStateConflict,
 )
 from voidvm.operations.runner import Operations
 from voidvm.services.upkeep import Upkeep
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
+from voidvm.supervisor.machine import Machine
 from voidvm.supervisor.paths import Layout
 
 log = logging.getLogger(__name__)
 
 GIB = 1024**3
+# How soon a deletion that the database refused is tried again.
+RETRY_S = 2.0
 
 
 class Vms:
@@ -55,6 +62,7 @@ class Vms:
         self._upkeep = upkeep
         self._layout = layout
         self._bus = bus
+        self._unfinished: set[asyncio.Task[None]] = set()
 
     async def find(self, principal: Principal, ref: str) -> VmRecord:
         """The caller's VM of that id or name. Raises `VmNotFound`, also for somebody else's."""
@@ -161,22 +169,49 @@ class Vms:
             )
         machine.state.set(VmStatus.DELETING)
         await machine.state.recorded()
-        await self._remove(record.id)
-        await self._fleet.remove(record.id)
-        self._bus.publish(VmDeleted(vm_id=record.id))
+        await self._remove_files(record.id)
+        try:
+            await self._forget(record.id)
+        except (NoSpace, DatabaseUnusable):
+            task = asyncio.create_task(self._forget_later(machine), name=f"forget-{record.id}")
+            self._unfinished.add(task)
+            task.add_done_callback(self._unfinished.discard)
+            raise
 
-    async def _remove(self, vm_id: str) -> None:
+    async def _remove_files(self, vm_id: str) -> None:
+        """First, since on a full disk they make the room in which the row can be deleted."""
         paths = self._layout.vm(vm_id)
         for folder in (paths.data, paths.run):
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _forget(self, vm_id: str) -> None:
         await self._store.delete(vm_id)
+        await self._fleet.remove(vm_id)
+        self._bus.publish(VmDeleted(vm_id=vm_id))
+
+    async def _forget_later(self, machine: Machine) -> None:
+        """Finish a deletion whose row the database did not let go of.
+
+        What a service that ends meanwhile leaves, the next one finishes.
+        """
+
+        async def work() -> None:
+            while True:
+                await asyncio.sleep(RETRY_S)
+                with suppress(NoSpace, DatabaseUnusable):
+                    return await self._forget(machine.vm_id)
+
+        await machine.settled()
+        with suppress(VmBusy, VmStateConflict):  # somebody else is at it, or the service stops
+            await machine.perform("delete", work)
 
     async def restore(self) -> None:
         """Finish what an earlier service began, and find every running VM again."""
         records = await self._store.all()
         for record in records:
             if record.status is VmStatus.DELETING:
-                await self._remove(record.id)
+                await self._remove_files(record.id)
+                await self._store.delete(record.id)
         left = [record for record in records if record.status is not VmStatus.DELETING]
         await asyncio.to_thread(self._sweep, {record.id for record in left})
         await self._fleet.restore(left)

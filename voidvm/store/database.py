@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import aiosqlite
 
-from voidvm.errors import NoSpace
+from voidvm.errors import DatabaseUnusable, NoSpace, VoidVMError
 from voidvm.store.migrations import MIGRATIONS
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ Trouble = Literal["full", "unusable"]
 # How many seconds a transaction took, and what the disk or the file did to it.
 WriteHandler = Callable[[float, Trouble | None], None]
 
+_FAILURES: dict[Trouble, type[VoidVMError]] = {"full": NoSpace, "unusable": DatabaseUnusable}
 _FULL = sqlite3.SQLITE_FULL
 # Of the file or its disk, not of what was asked for.
 _UNUSABLE = frozenset(
@@ -86,13 +87,17 @@ class Database:
     async def open(cls, path: Path) -> Database:
         """Open or make the database and bring its schema up to date.
 
-        Raises `StoreError` for one that a newer version made, or that is none.
+        Raises `StoreError` for one that a newer version made, that is damaged, or is none.
         """
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(f"{path} cannot be used: {error.strerror}") from error
         try:
             async with AsyncExitStack() as stack:
                 writer = await _connect(path)
                 stack.push_async_callback(writer.close)
+                await _refuse_damaged(writer)
                 await _migrate(writer)
                 reader = await _connect(path)
                 stack.push_async_callback(reader.close)
@@ -123,17 +128,19 @@ class Database:
 
     async def try_out(self) -> None:
         """Write the file's head as it is, to see whether that works; `trouble` says what came."""
-        with suppress(NoSpace, sqlite3.Error):
+        with suppress(NoSpace, DatabaseUnusable):
             await self.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
             self._note_success()
 
     async def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """The rows of a query, as of the last transaction."""
+        """The rows of a query, as of the last transaction. Raises `DatabaseUnusable`."""
         try:
             return list(await self._reader.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:
-            self._trouble = _trouble_of(error) or self._trouble
-            raise
+            if (trouble := _trouble_of(error)) is None:
+                raise
+            self._trouble = trouble
+            raise _FAILURES[trouble] from error
 
     async def execute(self, sql: str, parameters: Parameters = ()) -> None:
         """Run one statement as a transaction of its own, as `write` would.
@@ -149,6 +156,8 @@ class Database:
 
     async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Do `work` as one transaction, on disk when this returns.
+
+        Raises `NoSpace`, `DatabaseUnusable` and what `work` raises.
 
         It is a task of the database's own: a caller who is cancelled neither stops it half-way
         nor gives the connection to the next one too early.
@@ -174,7 +183,7 @@ class Database:
         return await asyncio.shield(task)
 
     async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do `work` with the writer to itself. Raises `NoSpace` on a full disk."""
+        """Do `work` with the writer to itself."""
         began = time.monotonic()
         async with self._lock:
             self._began = time.monotonic()
@@ -182,12 +191,11 @@ class Database:
             try:
                 result = await work()
             except sqlite3.Error as error:
-                if (trouble := _trouble_of(error)) is not None:
-                    self._trouble = trouble
-                    self._tell_write(began, trouble)
-                if trouble == "full":
-                    raise NoSpace from error
-                raise
+                if (trouble := _trouble_of(error)) is None:
+                    raise
+                self._trouble = trouble
+                self._tell_write(began, trouble)
+                raise _FAILURES[trouble] from error
             finally:
                 self._began = None
             # One that changed no row has not touched the disk, and proves nothing.
@@ -247,6 +255,16 @@ async def _connect(path: Path) -> aiosqlite.Connection:
         await connection.close()
         raise
     return connection
+
+
+async def _refuse_damaged(connection: aiosqlite.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` for a file whose pages do not fit together.
+
+    To go on with it would make more of it unreadable.
+    """
+    rows = list(await connection.execute_fetchall("PRAGMA quick_check(1)"))
+    if (found := str(rows[0][0])) != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged, restore a copy of it: {found}")
 
 
 async def _migrate(connection: aiosqlite.Connection) -> None:

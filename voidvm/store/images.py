@@ -19,10 +19,13 @@ _VISIBLE = "(?1 OR public OR owner_id = ?2)"
 
 
 # VMs with a disk over it, and those that name it as CD, kernel or initrd. A name means a private
-# image (of owner ?3) only to its owner.
-_NAMED = "IN (?1, CASE WHEN ?3 IS NULL OR v.owner_id = ?3 THEN ?2 END)"
+# image (of owner ?3) only to its owner, and to admins who have none of that name themselves.
+_NAMED = (
+    "IN (?1, CASE WHEN ?3 IS NULL OR v.owner_id = ?3 OR u.role = 'admin' AND NOT EXISTS"
+    " (SELECT 1 FROM images i WHERE i.name = ?2 AND i.owner_id = v.owner_id) THEN ?2 END)"
+)
 _USERS = (
-    "SELECT DISTINCT v.id, v.name FROM vms v WHERE EXISTS"
+    "SELECT DISTINCT v.id, v.name FROM vms v JOIN users u ON u.id = v.owner_id WHERE EXISTS"
     " (SELECT 1 FROM json_each(v.body, '$.disks') d WHERE json_extract(d.value, '$.image') = ?1)"
     f" OR json_extract(v.body, '$.hardware.iso') {_NAMED}"
     f" OR json_extract(v.body, '$.hardware.kernel.image') {_NAMED}"

@@ -26,6 +26,10 @@ class UserStore:
         self._database = database
         self._plans = plans
 
+    async def plans(self) -> set[str]:
+        """The plans that users have."""
+        return {row["plan"] for row in await self._database.read("SELECT plan FROM users")}
+
     async def insert(self, user: UserRecord) -> None:
         """Add a user. Raises `NameTaken`."""
 

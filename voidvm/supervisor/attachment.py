@@ -69,6 +69,7 @@ class Attachment:
         self._awaits_space = False
         # Why the guest halts, as far as it was told of; None: it runs.
         self._halted_by: str | None = None
+        self._halts = 0  # told, and not asked about yet
         self._evidence = Evidence(state, paths=paths)
         self._expected = Expectations()
         self._background: set[asyncio.Task[None]] = set()
@@ -276,7 +277,9 @@ class Attachment:
             if status in _LIVE or status is VmStatus.PAUSED:
                 self._mark_running()
         elif name == "STOP" and status in _LIVE:
-            self._spawn(self._on_halt(), name="halt")
+            self._halts += 1
+            if self._halts == 1:
+                self._spawn(self._on_halt(), name="halt")
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self.pause_reason = NO_SPACE if data.get("nospace") else "io-error"
         elif name == "SHUTDOWN":
@@ -316,12 +319,14 @@ class Attachment:
             self._awaits_space = False
 
     async def _on_halt(self) -> None:
-        """The CPUs halted: ask why, unless it is the halt of a power-off."""
-        state = "paused"
-        with suppress(MonitorError, VmUnresponsive, VmNotRunning):
-            state = await self.monitor.status()
-        if state not in {"shutdown", "running"} and self._state.status in _LIVE:
-            self._mark_paused(self.pause_reason or of_run_state(state))
+        """The CPUs halted: ask why, once for all halts so far, unless it is that of a power-off."""
+        while self._halts:
+            self._halts, state = 1, "paused"
+            with suppress(MonitorError, VmUnresponsive, VmNotRunning):
+                state = await self.monitor.status()
+            if state not in {"shutdown", "running"} and self._state.status in _LIVE:
+                self._mark_paused(self.pause_reason or of_run_state(state))
+            self._halts -= 1
 
     def _finish_shutdown(self, reason: str) -> None:
         """The guest is off, or will be: end its QEMU, which `-no-shutdown` keeps alive."""

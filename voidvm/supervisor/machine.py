@@ -381,7 +381,7 @@ class Machine:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        await self.state.recorded()
+        await self.state.close()
         await self.meter.close()
         await self.pulse.close()
         await self._hold.release()

@@ -12,6 +12,9 @@ from voidvm.domain.vm import Run
 
 log = logging.getLogger(__name__)
 
+# How soon what could not be recorded is tried again.
+RETRY_S = 2.0
+
 
 class Journal(Protocol):
     """Where the newest state of each VM is kept."""
@@ -49,6 +52,7 @@ class VmState:
         self._changed = asyncio.Event()
         self._is_dirty = False
         self._writer: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
 
     @property
     def status(self) -> VmStatus:
@@ -82,12 +86,20 @@ class VmState:
         await self._changed.wait()
 
     async def recorded(self) -> None:
-        """Wait until the newest state is written down."""
+        """Wait until the newest state is written down, or was tried to."""
         while self._writer is not None:
             await asyncio.shield(self._writer)
 
+    async def close(self) -> None:
+        """Wait as `recorded` does; what is not on record then never is."""
+        await self.recorded()
+        if self._retry is not None:
+            self._retry.cancel()
+
     def _record_soon(self) -> None:
         self._is_dirty = True
+        if self._retry is not None:
+            self._retry.cancel()
         if self._writer is None:
             self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
 
@@ -97,7 +109,9 @@ class VmState:
                 self._is_dirty = False
                 await self._journal.record(self.vm_id, self._status, self._reason, self.run)
         except Exception:
-            # The VM goes on; the next change is written again.
+            # The VM goes on, and a disk that is full now has room again one day.
+            self._is_dirty = True
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record_soon)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:
             self._writer = None

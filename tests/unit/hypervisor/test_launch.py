@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -207,3 +208,21 @@ def test_the_tail_of_the_words_is_read_and_the_file_cut(tmp_path: Path) -> None:
     assert len(tail) == 4096
     assert tail.endswith("xend")
     assert path.stat().st_size == launch.STDERR_KEPT_BYTES
+
+
+async def test_a_child_that_cannot_be_watched_is_ended(
+    guest: Guest, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = folder / "qemu-that-stays"
+    script.write_text("#!/bin/sh\nexec sleep 300\n")
+    script.chmod(0o755)
+    children: list[int] = []
+
+    def no_descriptor(pid: int) -> int:
+        children.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", no_descriptor)
+    with pytest.raises(LaunchFailed, match="Too many open files"):
+        await Launcher(binary=str(script), identity=None).launch(guest)
+    assert not Path(f"/proc/{children[0]}").exists()

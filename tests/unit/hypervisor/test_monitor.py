@@ -1,18 +1,32 @@
-"""What is asked for together with the negotiation: answered, refused, cut off, not answered."""
+"""What is asked for together with the negotiation, and what a hostile QEMU can say."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.fakes.qmp import Arguments, FakeMonitor, Refused
-from voidvm.hypervisor.monitor import CommandRefused, Monitor, MonitorLost, MonitorTimeout
+from tests.support.waiting import until
+from voidvm.hypervisor.monitor import (
+    BURST,
+    BURSTS_PER_S,
+    EVENT_MAX_BYTES,
+    LINE_MAX_BYTES,
+    WORDS_MAX,
+    CommandRefused,
+    Monitor,
+    MonitorLost,
+    MonitorTimeout,
+    _Callback,
+    pty_of,
+)
 
 OPENING = ("query-chardev", "cont")
 Execute = Callable[[str, Arguments], object]
@@ -88,3 +102,50 @@ async def test_silence_has_its_deadline() -> None:
     async with _line(lambda *_: [], awake=awake) as (monitor, path, _, _):
         with pytest.raises(MonitorTimeout):
             await monitor.connect(path, timeout_s=0.2)
+
+
+async def test_rubbish_ends_the_line_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    """Too long a line, too deep a value: each makes another error inside the client."""
+    for rubbish in (b"x" * (2 * LINE_MAX_BYTES + 1), b"[" * 100_000 + b"\r\n", b"null\r\n"):
+
+        def execute(name: str, _: Arguments, rubbish: bytes = rubbish) -> object:
+            if name == "stop":
+                assert fake._client is not None
+                fake._client.write(rubbish)
+            return []
+
+        async with _line(execute) as (monitor, path, fake, _):
+            await monitor.connect(path, timeout_s=20)
+            await monitor.opened(timeout_s=20)
+            with suppress(MonitorLost):
+                await monitor.execute("stop", timeout_s=20)
+            with pytest.raises(MonitorLost) as caught:
+                await monitor.execute("cont", timeout_s=20)
+            assert len(str(caught.value)) < 2 * WORDS_MAX
+            await monitor.close()
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_storm_of_events_is_read_slowly_and_great_ones_have_no_data() -> None:
+    async with _line(lambda *_: []) as (monitor, path, fake, events):
+        await monitor.connect(path, timeout_s=20)
+        await monitor.opened(timeout_s=20)
+        began = time.monotonic()
+        for _ in range(10 * BURST):
+            fake.event("STOP")
+        await until(lambda: len(events) == 10 * BURST)
+        assert time.monotonic() - began > 8 / BURSTS_PER_S
+        heard: list[object] = []
+        monitor._qmp.register_listener(_Callback(lambda _, data: heard.append(data)))
+        fake.event("A", node="x")
+        fake.event("B", node="x" * EVENT_MAX_BYTES)
+        await until(lambda: len(heard) == 2)
+        assert heard == [{"node": "x"}, {}]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/dev/pts/../sda", "/dev/pts/1/x", "", "3"])
+def test_nothing_but_a_pty_is_taken_for_one(path: str) -> None:
+    line = {"label": "serial0", "filename": f"pty:{path}"}
+    with pytest.raises(CommandRefused):
+        pty_of([line], "serial0")
+    assert pty_of([line | {"filename": "pty:/dev/pts/12"}], "serial0") == "/dev/pts/12"

@@ -6,10 +6,12 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from voidvm.errors import DatabaseUnusable
 from voidvm.store import database as module
 from voidvm.store.database import Database, StoreError, Transaction
 from voidvm.store.migrations import MIGRATIONS
@@ -128,8 +130,36 @@ async def test_a_lone_statement_is_a_transaction_too(database: Database, path: P
 
 
 async def test_the_reader_cannot_write(database: Database) -> None:
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(DatabaseUnusable):
         await database.read("INSERT INTO notes VALUES ('x')")
+
+
+async def test_a_file_that_somebody_holds_is_told_as_such(database: Database, path: Path) -> None:
+    await database._writer.execute("PRAGMA busy_timeout = 1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseUnusable):
+            await database.write(lambda t: note(t, "a"))
+        assert database.trouble == "unusable"
+        other.execute("ROLLBACK")
+    await database.write(lambda t: note(t, "b"))
+    assert await notes(database) == ["b"]
+
+
+async def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path) -> None:
+    database = await Database.open(path)
+    await database.close()
+    content = bytearray(path.read_bytes())
+    content[8192:12_288] = bytes(4096)
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="damaged, restore a copy"):
+        await Database.open(path)
+    assert path.read_bytes() == content
+
+
+async def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="Is a directory"):
+        await Database.open(tmp_path)
 
 
 async def test_closing_waits_for_what_is_under_way(path: Path) -> None:

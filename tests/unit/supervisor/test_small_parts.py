@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from tests.support.waiting import until
 from voidvm.bus import Bus, News, VmStatusChanged
 from voidvm.domain.incident import Incident, QmpEvent
 from voidvm.domain.states import MoveRefused, VmStatus
@@ -200,6 +201,20 @@ async def test_a_move_that_the_table_lacks_changes_nothing() -> None:
     with pytest.raises(MoveRefused):
         state.set(VmStatus.RUNNING)
     assert state.status is VmStatus.STOPPED
+
+
+async def test_what_a_journal_did_not_take_is_recorded_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voidvm.supervisor.state.RETRY_S", 0.01)
+    journal = SlowJournal()
+    journal.fails = True
+    state = new_state(journal, Bus())
+    state.set(VmStatus.STARTING)
+    await state.recorded()
+    journal.fails = False
+    await until(lambda: journal.records == [VmStatus.STARTING])
+    await state.close()
 
 
 async def test_a_journal_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,143 @@
+"""Whatever the document allows, or does not, the service gives only answers that are in it.
+
+Schemathesis makes the requests from the OpenAPI document and holds the answers against it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.support.contract import Api, Json
+from tests.support.operations import STREAM
+from tests.support.service import Service
+
+# Of each operation, as the document wants it and as it does not; the seed makes them the same
+# each time. VOIDVM_TEST_EXAMPLES=200 looks harder.
+EXAMPLES = int(os.environ.get("VOIDVM_TEST_EXAMPLES", "5"))
+SEED = 1
+ANSWER_S = 20
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+# The handlers' names.
+LEFT_OUT = {
+    "attach_console": "takes the connection for a socket",
+    "connect_ws": "takes the connection for a socket",
+    "connect_ws_1": "takes the connection for a socket",
+    "stream_events": "takes the connection for a stream",
+    "logout": "ends the session that all others need",
+    "create_image": "fetches from wherever the body says",
+}
+# What a path may name that is there; half of the requests are about it.
+THERE = {"vm": "fuzzed", "user": "victim", "disk": "disk0", "file": "favicon-32x32.png"}
+# Longer than this nothing waits.
+WAIT_S = 0.2
+
+
+@schemathesis.serializer(STREAM)
+def _bytes(_context: object, value: Json) -> Json:
+    return {"data": value if isinstance(value, bytes) else str(value).encode()}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A service that refuses nobody for asking too often."""
+    service = Service(VOIDVM_LIMITS__LOGIN_ATTEMPTS="0")
+    try:
+        service.start()
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture(scope="module")
+def token(api: Api) -> str:
+    """A credential that nothing which is called here ends."""
+    made: str = api.ok("POST", "/auth/tokens", {"name": "schemathesis"})["token"]
+    return made
+
+
+def ensure(api: Api) -> None:
+    """Make what the paths name, where an operation has taken it away."""
+    api.call("POST", "/vms", json={"name": THERE["vm"], "memory": 32, "disk": 1, "networks": []})
+    api.call("POST", "/users", json={"username": THERE["user"], "password": "long enough"})
+
+
+@pytest.mark.timeout(90 + 4 * EXAMPLES)
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_no_request_makes_an_answer_that_the_document_lacks(
+    service: Service, api: Api, token: str, mode: GenerationMode
+) -> None:
+    schema = schemathesis.openapi.from_dict(api.contract.document)
+    left_out = set(LEFT_OUT)
+    count = 0
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        name = operation.definition.raw["operationId"]
+        if name in left_out:
+            left_out.remove(name)
+            continue
+        ensure(api)
+        dice = random.Random(f"{SEED}-{name}")  # noqa: S311 - the same choices each time
+
+        def ask(case: Case, dice: random.Random = dice) -> None:
+            nonlocal count
+            count += 1
+            tame(case, dice)
+            response = case.call(
+                base_url=service.url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=ANSWER_S,
+            )
+            case.validate_response(response, checks=CHECKS)
+
+        run(ask, operation.as_strategy(generation_mode=mode))
+    assert left_out == set(), "the document has no such operations"
+    assert count > EXAMPLES * 10
+    assert "Traceback" not in service.log.read_text()
+
+
+def tame(case: Case, dice: random.Random) -> None:
+    """Let it name what is there, and wait for nothing; no image is fetched from far away."""
+    for name in set(case.path_parameters or {}) & set(THERE):
+        if dice.random() < 0.5:
+            case.path_parameters[name] = THERE[name]
+    for part in (case.query, case.body):
+        if isinstance(part, dict):
+            for name in {"timeout", "wait"} & set(part):
+                with suppress(TypeError, ValueError):
+                    part[name] = min(float(part[name]), WAIT_S)
+            part.pop("os", None)
+
+
+def run(ask: Json, cases: Json) -> None:
+    """Ask as often as is wanted; no failure is made smaller, which takes long."""
+    with_cases = hypothesis.given(cases)(ask)
+    settled = hypothesis.settings(
+        max_examples=EXAMPLES,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    hypothesis.seed(SEED)(settled(with_cases))()
