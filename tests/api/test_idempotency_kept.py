@@ -81,11 +81,11 @@ def test_an_answer_is_forgotten_after_a_day(local: LocalService, ada: Person) ->
     def age(**delta: float) -> None:
         then = stamp(datetime.now(UTC) - timedelta(**delta))
         database = local.services.idempotency._store._database
-        local.run(
-            database.execute(
-                "UPDATE idempotency SET created_at = ? WHERE key = ?", (then, with_key)
-            )
-        )
+        for change, name in (
+            ("UPDATE idempotency SET created_at = ? WHERE key = ?", with_key),
+            ("UPDATE vms SET created_at = ? WHERE name = ?", body["name"]),
+        ):
+            local.run(database.execute(change, (then, name)))
 
     age(hours=23, minutes=59)
     assert was_replayed(keyed(ada.api, "/vms", with_key, body))

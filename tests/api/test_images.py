@@ -100,7 +100,7 @@ def test_an_import_that_is_cancelled_while_it_is_registered_leaves_nothing(
     imports = local.services.imports
     store, draft = imports._store, imports._draft()
     (draft / "made").write_bytes(b"x")
-    made = Admitted(file=draft / "made", kind="iso", format="raw", virtual_size_bytes=1)
+    made = Admitted(file=draft / "made", kind="iso", format="iso", virtual_size_bytes=1)
     monkeypatch.setattr(imports._admission, "admit", mock.AsyncMock(return_value=made))
     insert, seen = store.insert, list[Image]()
 

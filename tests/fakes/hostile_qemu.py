@@ -23,7 +23,7 @@ Command = dict[str, object]
 GREETING = {"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}
 STAMP = {"seconds": 1, "microseconds": 1}
 LINE_BYTES = 1024**3
-STORM_S = 3.0
+STORM_S = 2.0
 
 # What stands in the place of an answer; `ID` is the question's.
 RUBBISH = [
@@ -45,6 +45,8 @@ RUBBISH = [
     b'{"event": "STOP", "timestamp": 5, "data": 5}',
     b'{"event": "SHUTDOWN", "data": {"guest": "x", "reason": {}}}',
     b'{"event": "BLOCK_IO_ERROR", "data": {"action": "stop", "nospace": []}}',
+    b'{"event": "\\ud800", "data": {"x": "\\ud800"}}',
+    b'{"event": "STOP", "data": {"x": 99999999999999999999999999}}',
     b'{"QMP": 1}',
     b"null",
     b"1e999",

@@ -18,7 +18,7 @@ LIST_MAX_S = 5.0
 def qemus_hang(drill: Drill) -> None:
     reader = Actor(drill, drill.admin, "eve", moves=(look,))
     with drill.acting(*crowd(drill), reader):
-        for _ in range(4):
+        for _ in range(2):
             drill.pause(0.3, 0.8)
             with ExitStack() as stack:
                 for pid in drill.dice.sample(pids := sorted(drill.qemus()), len(pids) // 2):
@@ -35,7 +35,7 @@ def qemus_hang(drill: Drill) -> None:
 @drill()
 def the_service_hangs(drill: Drill) -> None:
     with drill.acting(*crowd(drill)):
-        for _ in range(3):
+        for _ in range(2):
             drill.pause(0.2, 0.8)
             drill.note("SIGSTOP of the service")
             with frozen(drill.service.pid):

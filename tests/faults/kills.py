@@ -25,7 +25,7 @@ def crowd(drill: Drill) -> list[Actor]:
 @drill()
 def the_service_is_killed(drill: Drill) -> None:
     with drill.acting(*crowd(drill)):
-        for _ in range(3):
+        for _ in range(2):
             drill.pause(0.3, 1.5)
             drill.kill_service()
             drill.pause(0, 0.2)
@@ -39,10 +39,9 @@ def the_service_is_killed_while_it_starts(drill: Drill) -> None:
     with drill.acting(*crowd(drill)):
         drill.pause(0.5, 1.5)
         drill.kill_service()
-    for _ in range(2):
-        drill.service.spawn()
-        drill.pause(0.3, 1.0)
-        drill.kill_service()
+    drill.service.spawn()
+    drill.pause(0.3, 1.2)
+    drill.kill_service()
     drill.start_service()
 
 
@@ -74,7 +73,7 @@ def qemu_img_is_killed(drill: Drill) -> None:
         for name in ("ann", "ben")
     ]
     with drill.acting(*makers):
-        deadline = time.monotonic() + 4
+        deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
             time.sleep(drill.dice.uniform(0, 0.1))
             kill_one(drill, _tools(drill.service.pid))

@@ -13,7 +13,7 @@ def descriptors_are_exhausted(drill: Drill) -> None:
     process = psutil.Process(drill.service.pid)
     soft, hard = process.rlimit(psutil.RLIMIT_NOFILE)
     with drill.acting(*crowd(drill)):
-        for _ in range(3):
+        for _ in range(2):
             drill.pause(0.3, 0.8)
             spare = drill.dice.randrange(6)
             # The limit is on numbers, and low ones may be free.

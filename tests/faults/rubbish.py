@@ -49,7 +49,7 @@ def _watch(drill: Drill, starting: Future[httpx.Response] | None) -> None:
     """Others are served and memory is bounded, while it starts or for as long as a storm takes."""
     rest = drill.ground.rest
     assert rest is not None
-    until = time.monotonic() + 4
+    until = time.monotonic() + 2.5
     while time.monotonic() < until if starting is None else not starting.done():
         began = time.monotonic()
         drill.admin.ok("GET", "/vms")

@@ -15,7 +15,7 @@ from tests.support.disks import MIB
 @drill(ground="small VM disks")
 def the_disk_of_the_vms_is_full(drill: Drill) -> None:
     with drill.acting(*crowd(drill)):
-        for _ in range(3):
+        for _ in range(2):
             drill.pause(0.2, 0.8)
             with filled(drill):
                 drill.pause(0.3, 0.8)
@@ -24,7 +24,7 @@ def the_disk_of_the_vms_is_full(drill: Drill) -> None:
 @drill(ground="small disk")
 def the_disk_of_everything_is_full(drill: Drill) -> None:
     with drill.acting(*crowd(drill)):
-        for _ in range(3):
+        for _ in range(2):
             drill.pause(0.2, 0.8)
             with filled(drill):
                 drill.pause(0.5, 1.5)

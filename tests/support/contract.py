@@ -36,14 +36,14 @@ class Contract:
             assert is_known, f"{method} {path} is not in the document"
             self._check_schema({"$ref": "#/components/schemas/ErrorAnswer"}, response.json())
             return
-        pointer, responses = operation
+        _, responses = operation
         status = str(response.status_code)
         assert status in responses, f"{method} {path} answered {status}: {response.text}"
         content = responses[status].get("content")
         if content is None:
             return
         media_type = response.headers["content-type"].partition(";")[0]
-        assert media_type in content or pointer.endswith("assets~1{file}/get/responses"), (
+        assert media_type in content or "*/*" in content, (
             f"{method} {path}: {media_type}, not {sorted(content)}"
         )
         if media_type == "application/json" and "schema" in content.get(media_type, {}):

@@ -74,7 +74,7 @@ async def get_docs(call: Call[Nothing, Nothing]) -> RawAnswer:  # noqa: ARG001 -
     "GET",
     "/docs/assets/{file}",
     access=Access.PUBLIC,
-    media_type="application/octet-stream",
+    media_type="*/*",  # each file has its own
     errors=(NotFound,),
 )
 async def get_docs_asset(call: Call[Nothing, Nothing]) -> RawAnswer:

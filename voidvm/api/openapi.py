@@ -51,6 +51,7 @@ _EVERYWHERE: tuple[type[VoidVMError], ...] = (
     errors.DatabaseUnusable,
     errors.ServiceStopping,
     errors.TooManyFiles,
+    errors.NoSpace,
 )
 _WITH_BODY = (errors.UnsupportedMediaType,)
 
@@ -261,8 +262,6 @@ def _errors(record: Endpoint) -> dict[int, list[type[VoidVMError]]]:
         kinds.append(errors.OriginRefused)
     if record.method == "POST":
         kinds.append(errors.IdempotencyConflict)
-    if record.method != "GET":
-        kinds.append(errors.NoSpace)
     if record.access is not Access.PUBLIC:
         kinds += [errors.Unauthorized, errors.SessionEnded]
         if not record.is_open_before_password_change:

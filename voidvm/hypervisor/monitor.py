@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from qemu.qmp import (
     EventListener,
@@ -38,7 +37,6 @@ QUERY_PTYS = "query-chardev"
 
 # A guest may have broken out into its QEMU, so that what QEMU says may be anything at all.
 LINE_MAX_BYTES = 1024**2
-EVENT_MAX_BYTES = 16_384
 WORDS_MAX = 1000
 # How many messages are taken in one go, and how many a second in the long run.
 BURST, BURSTS_PER_S = 50, 20
@@ -79,9 +77,8 @@ class _Callback(EventListener):
 
     async def put(self, event: Message) -> None:
         data = event.get("data")
-        is_sound = isinstance(data, dict) and len(bytes(event)) <= EVENT_MAX_BYTES
-        name = str(event["event"])[:WORDS_MAX]
-        self._handler(name, cast("dict[str, object]", data) if is_sound else {})
+        name = str(event["event"])[:WORDS_MAX].encode(errors="replace").decode()
+        self._handler(name, data if isinstance(data, dict) else {})
 
 
 class _Client(QMPClient):
@@ -204,6 +201,10 @@ class Monitor:
             raise MonitorTimeout(f"no greeting within {timeout_s:g} s") from error
         except QMPError as error:
             raise MonitorLost(_words(error)) from error
+        except AssertionError as error:
+            # The client's own: the line broke in the moment in which it stood.
+            await self._disconnect()
+            raise MonitorLost("the line broke at once") from error
         self._watch = asyncio.create_task(self._watch_line(), name="monitor-watch")
 
     async def opened(self, *, timeout_s: float = COMMAND_TIMEOUT_S) -> list[object]:

@@ -28,7 +28,7 @@ from voidvm.supervisor import incidents, shutdown
 from voidvm.supervisor.console import Console, Records
 from voidvm.supervisor.evidence import CONSOLE_BYTES, Evidence
 from voidvm.supervisor.expectations import Expectations
-from voidvm.supervisor.history import History
+from voidvm.supervisor.history import last_bytes
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown
 from voidvm.supervisor.state import VmState
@@ -234,9 +234,8 @@ class Attachment:
     def found_gone(self, *, status: VmStatus, reason: str) -> None:
         """The QEMU that the records speak of is no more."""
         if status is VmStatus.CRASHED:
-            with History(self._paths.console_log, cap_bytes=self._records.console_bytes) as history:
-                console = history.tail(CONSOLE_BYTES)
-            self._evidence.keep(status, reason, outcome=Exit(), console=console, is_witnessed=False)
+            end = last_bytes(self._paths.console_log, limit_bytes=CONSOLE_BYTES)
+            self._evidence.keep(status, reason, outcome=Exit(), console=end, is_witnessed=False)
         self._state.set(status, reason)
 
     async def release(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -56,8 +57,14 @@ class Evidence:
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """QEMU said something."""
         kept: object = dict(data)
-        if len(encoded := msgspec.json.encode(kept)) > EVENT_BYTES:
-            kept = encoded[:EVENT_BYTES].decode(errors="replace")
+        try:
+            encoded = msgspec.json.encode(kept)
+        except (ValueError, OverflowError):
+            # Half a surrogate, or a number beyond 64 bits: QEMU's JSON, but none of ours.
+            kept = json.dumps(data)[:EVENT_BYTES]
+        else:
+            if len(encoded) > EVENT_BYTES:
+                kept = encoded[:EVENT_BYTES].decode(errors="replace")
         self._events.append(QmpEvent(at=incidents.now(), event=name, data=kept))
 
     def said(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from voidvm.supervisor.history import Gap, History, Output
+from voidvm.supervisor.history import Gap, History, Output, last_bytes
 
 BLOCK = 4096
 CAP = 16 * BLOCK
@@ -127,3 +127,13 @@ def test_of_a_closed_history_nothing_is_read(history: History, path: Path) -> No
     append(path, b"abc")
     history.close()
     assert history.read(0, limit=10) is None
+
+
+def test_the_end_of_a_closed_history_is_read_if_it_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    assert last_bytes(path, limit_bytes=4) == b""
+    assert not path.exists()
+    path.write_bytes(b"abc")
+    assert last_bytes(path, limit_bytes=4) == b"abc"
+    path.write_bytes(b"abcdefgh")
+    assert last_bytes(path, limit_bytes=4) == b"efgh"
