@@ -179,12 +179,7 @@ def assemble(base: Foundation) -> Parts:
         host=_host(base, health=health),
         host_power=HostPower(base.vms, fleet=base.fleet),
         events=base.events,
-        configuration=Configuration(
-            SettingsStore(base.database),
-            users=base.users,
-            live=base.live,
-            tell=base.events.tell,
-        ),
+        configuration=_configuration(base),
         exposition=exposition,
         metrics=_metrics(base, vms=vms),
     )
@@ -252,6 +247,12 @@ def _starting(base: Foundation, *, guests: Guests) -> tuple[Starting, Upkeep]:
         clock=clock,
     )
     return starting, Upkeep(restarts, autostarts)
+
+
+def _configuration(base: Foundation) -> Configuration:
+    return Configuration(
+        SettingsStore(base.database), users=base.users, live=base.live, tell=base.events.tell
+    )
 
 
 def _host(base: Foundation, *, health: HealthWatch) -> Host:

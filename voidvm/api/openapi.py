@@ -234,7 +234,8 @@ def _responses(record: Endpoint, by_type: dict[Any, Json]) -> Json:
     if record.is_socket:
         answers["101"] = {"description": "The connection is a WebSocket from here on."}
     elif record.media_type is not None:
-        content: Json = {record.media_type: {"schema": {"type": "string"}}}
+        kind = "object" if record.media_type == "application/json" else "string"
+        content: Json = {record.media_type: {"schema": {"type": kind}}}
         answers[str(record.status)] = {"description": record.done[0], "content": content}
     else:
         for status, kind in {record.status: record.returns, **record.also}.items():

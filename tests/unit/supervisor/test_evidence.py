@@ -147,3 +147,10 @@ def test_what_the_host_does_not_tell_is_left_out(
         "full avg10=0.25 avg60=0.00 avg300=0.00 total=1\n"
     )
     assert host_pressure().stalled == {"memory.some": 1.5, "memory.full": 0.25}
+
+
+def test_an_event_that_no_json_can_carry_costs_no_evidence(bed: Bed) -> None:
+    bed.evidence.event("STOP", {"x": "\ud800"})
+    bed.keep(Exit(signal=9))
+    (kept,) = incidents.read_all(bed.paths.incidents)
+    assert kept.qmp_events[0].data == '{"x": "\\ud800"}'
