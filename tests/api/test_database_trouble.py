@@ -38,3 +38,14 @@ def test_a_creation_whose_operation_cannot_be_kept_is_taken_back(
     api.refused("GET", f"/vms/{name}", "VM_NOT_FOUND")
     # The name is free again.
     api.remove(api.create(name)["id"])
+
+
+def test_an_upload_that_cannot_be_kept_leaves_no_file(local: LocalService, api: Api) -> None:
+    failing = mock.AsyncMock(side_effect=NoSpace())
+    body = {"name": "an-upload", "sizeBytes": 10}
+    folder = local.folder / "d" / "uploads"
+    before = set(folder.glob("*"))
+    with mock.patch.object(local.services.uploads._store, "insert", failing):
+        api.refused("POST", "/images/uploads", "NO_SPACE", body)
+    assert failing.await_count == 1
+    assert set(folder.glob("*")) == before

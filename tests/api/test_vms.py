@@ -329,3 +329,13 @@ def test_requests_reach_qemu_as_json_values(api: Api, host: FakeHost, name: str)
     devices = {device["driver"]: device for device in json_options(command, "-device")}
     assert devices["virtio-net-pci"]["mac"] == "52:54:00:00:00:01"
     api.remove(vm["id"])
+
+
+def test_a_vm_that_is_deleted_meanwhile_is_left_out_of_a_list(
+    local: LocalService, api: Api, vm: str
+) -> None:
+    machines = local.fleet._machines
+    machine = local.do(lambda: machines.pop(vm))
+    assert vm not in listed(api, limit=200)
+    local.do(lambda: machines.update({vm: machine}))
+    assert vm in listed(api, limit=200)

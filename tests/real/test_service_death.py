@@ -185,6 +185,7 @@ def test_a_vm_whose_qemu_died_meanwhile_is_crashed_with_an_incident(
     assert found["status"] == "crashed"
     assert found["statusReason"] == "ended while the service was away"
     assert found["pid"] is None
+    assert list((service.run / vm["id"]).iterdir()) == []
     incident = api.ok("GET", f"/vms/{vm['id']}/incidents")["incidents"][0]
     assert "SeaBIOS" in incident["console"]
     # It is told once, not at each start of the service.

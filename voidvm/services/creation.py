@@ -35,6 +35,7 @@ from voidvm.hypervisor.seed import write_seed
 from voidvm.operations.progress import ProgressSink
 from voidvm.operations.runner import Operations
 from voidvm.security.guest_passwords import sealed
+from voidvm.services.folders import remove_folders
 from voidvm.services.guests import Guests, uefi_files, with_macs
 from voidvm.services.images import Images
 from voidvm.services.imports import Imports
@@ -350,8 +351,7 @@ class Creation:
 
     async def _remove_files(self, record: VmRecord) -> None:
         paths = self._layout.vm(record.id)
-        for folder in (_draft(paths).data, paths.data):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await remove_folders(_draft(paths).data, paths.data)
 
 
 def _draft(paths: VmPaths) -> VmPaths:

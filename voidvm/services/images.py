@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from voidvm.errors import (
     ImageNotReady,
     ValidationFailed,
 )
+from voidvm.services.folders import remove_folders
 from voidvm.store.images import ImageStore
 from voidvm.supervisor.paths import Layout
 
@@ -131,7 +130,7 @@ class Images:
         image = await self._own(principal, ref)
         precondition.check(image.id, image.updated_at or image.created_at)
         await self._store.delete_unused(image)
-        await asyncio.to_thread(shutil.rmtree, self._layout.image(image.id), ignore_errors=True)
+        await remove_folders(self._layout.image(image.id))
 
     async def _own(self, principal: Principal, ref: str) -> Image:
         image = await self.get(principal, ref)

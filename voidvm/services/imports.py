@@ -27,6 +27,7 @@ from voidvm.operations.runner import Operations
 from voidvm.services.admission import Admission
 from voidvm.services.downloads import Downloads
 from voidvm.services.fetches import Fetches
+from voidvm.services.folders import remove_folders
 from voidvm.services.images import image_file, must_be_built
 from voidvm.services.space import Space
 from voidvm.store.images import ImageStore
@@ -167,7 +168,7 @@ class Imports:
             )
             return await self.admit(file, fetched.digest, target, progress, draft=draft)
         finally:
-            await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
+            await remove_folders(draft)
 
     async def from_file(
         self, file: Path, checksum: str | None, target: Target, progress: ProgressSink
@@ -179,7 +180,7 @@ class Imports:
             digest = await self._admission.digest(file, checksum, on_progress=progress.bytes)
             return await self.admit(file, digest, target, progress, draft=draft)
         finally:
-            await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
+            await remove_folders(draft)
 
     async def admit(
         self, file: Path, digest: Digest, target: Target, progress: ProgressSink, *, draft: Path
@@ -227,7 +228,7 @@ class Imports:
             await self._remove_files(replaced)
 
     async def _remove_files(self, image: Image) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._layout.image(image.id), ignore_errors=True)
+        await remove_folders(self._layout.image(image.id))
 
     def _draft(self) -> Path:
         draft = self._layout.data / "images" / f".import-{secrets.token_hex(6)}.tmp"

@@ -85,6 +85,13 @@ class Uploads:
         try:
             os.close(os.open(self._file(record.id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             await self._store.insert(record)
+        except asyncio.CancelledError:
+            # The transaction goes on without its caller; this one comes after it.
+            await self._forget(record)
+            raise
+        except BaseException:
+            self._file(record.id).unlink(missing_ok=True)
+            raise
         finally:
             self._beginning.discard(record.id)
         return self._show(record)

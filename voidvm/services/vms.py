@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
@@ -30,6 +31,7 @@ from voidvm.errors import (
     VmStateConflict,
 )
 from voidvm.operations.runner import Operations
+from voidvm.services.folders import remove_folders
 from voidvm.services.upkeep import Upkeep
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
@@ -87,11 +89,7 @@ class Vms:
     async def own(self, principal: Principal) -> list[VmRecord]:
         """All of the caller's VMs, oldest first."""
         records = await self._store.all(owner_id=None if principal.sees_all else principal.user_id)
-        found = []
-        for record in records:
-            with suppress(VmNotFound):  # deleted a moment ago
-                found.append(self.fresh(record))
-        return found
+        return list(self._fresh(records))
 
     async def own_ids(self, principal: Principal) -> frozenset[str]:
         """The ids of the VMs whose owner the caller is itself."""
@@ -121,7 +119,12 @@ class Vms:
             page=page,
             limit=limit,
         )
-        return [show(self.fresh(record)) for record in records], total
+        return [show(record) for record in self._fresh(records)], total
+
+    def _fresh(self, records: list[VmRecord]) -> Iterator[VmRecord]:
+        for record in records:
+            with suppress(VmNotFound):  # deleted a moment ago
+                yield self.fresh(record)
 
     async def check_name_free(self, owner_id: str, name: str) -> None:
         """Raise `NameTaken` when the owner has a VM of that name."""
@@ -181,8 +184,7 @@ class Vms:
     async def _remove_files(self, vm_id: str) -> None:
         """First, since on a full disk they make the room in which the row can be deleted."""
         paths = self._layout.vm(vm_id)
-        for folder in (paths.data, paths.run):
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await remove_folders(paths.data, paths.run)
 
     async def _forget(self, vm_id: str) -> None:
         await self._store.delete(vm_id)

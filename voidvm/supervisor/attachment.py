@@ -233,6 +233,7 @@ class Attachment:
 
     def found_gone(self, *, status: VmStatus, reason: str) -> None:
         """The QEMU that the records speak of is no more."""
+        self._paths.remove_sockets()
         if status is VmStatus.CRASHED:
             end = last_bytes(self._paths.console_log, limit_bytes=CONSOLE_BYTES)
             self._evidence.keep(status, reason, outcome=Exit(), console=end, is_witnessed=False)
@@ -365,8 +366,7 @@ class Attachment:
             console_end = self._console.tail(CONSOLE_BYTES)
         if monitor is not None:
             self._spawn(monitor.close(), name="monitor-close")
-        for path in (self._paths.monitor_socket, self._paths.agent_socket):
-            path.unlink(missing_ok=True)
+        self._paths.remove_sockets()
         status, reason = self._end_of(exited.result())
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)

@@ -57,6 +57,11 @@ class VmPaths(Struct, frozen=True, kw_only=True):
         """The guest agent's socket."""
         return self.run / "agent"
 
+    def remove_sockets(self) -> None:
+        """Take away what a QEMU that has ended listened on."""
+        for path in (self.monitor_socket, self.agent_socket):
+            path.unlink(missing_ok=True)
+
 
 class Layout(Struct, frozen=True, kw_only=True):
     """The whole tree."""
