@@ -104,7 +104,8 @@ def _check_files(drill: Drill, vms: list[Json]) -> None:
     wanted = {
         vm["id"] for vm in vms if vm["status"] != "error" or (data / "vms" / vm["id"]).exists()
     }
-    assert {path.name for path in (data / "vms").iterdir()} == wanted
+    there = {path.name for path in (data / "vms").iterdir()}
+    assert there == wanted, f"folders {there - wanted} of no VM, VMs {wanted - there} without"
     for vm in vms:
         disks = data / "vms" / vm["id"] / "disks"
         if vm["id"] not in wanted:
@@ -115,7 +116,7 @@ def _check_files(drill: Drill, vms: list[Json]) -> None:
     running = {vm["id"] for vm in vms if vm["status"] in WITH_PROCESS}
     run = drill.service.run
     sockets = {path.parent.name for path in run.glob("vm-*/qmp")}
-    assert sockets == running, "sockets of VMs that do not run"
+    assert sockets == running, f"sockets of {sockets - running}, none of {running - sockets}"
     eventually(lambda: _uploads_done(drill))
     assert leftovers(drill.service, drill.admin) == []
     check_images(drill.service, drill.admin)
@@ -166,7 +167,6 @@ def _check_rest(drill: Drill) -> None:
 
     def is_back() -> bool:
         now = Rest.of(drill.service.pid)
-        drill.note(f"at rest {rest}, now {now}")
         return (
             now.descriptors <= rest.descriptors + SPARE_DESCRIPTORS
             and now.threads <= rest.threads + SPARE_THREADS
@@ -174,7 +174,17 @@ def _check_rest(drill: Drill) -> None:
             and not _hung_up(drill.service.pid)
         )
 
-    eventually(is_back, timeout_s=20)
+    try:
+        eventually(is_back, timeout_s=20)
+    except AssertionError:
+        drill.note(f"at rest {rest}, now {Rest.of(drill.service.pid)}")
+        drill.note(f"open: {_open_files(drill.service.pid)}")
+        raise
+
+
+def _open_files(pid: int) -> list[str]:
+    """Where its descriptors lead."""
+    return sorted(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _hung_up(pid: int) -> list[object]:

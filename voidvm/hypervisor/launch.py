@@ -46,11 +46,15 @@ class Launcher:
             # A spawn under way cannot be called back, so its child is ended as soon as it is.
             spawning.add_done_callback(_end_orphan)
             raise
+        except LaunchFailed:
+            _remove_sockets(guest)
+            raise
         try:
             process = QemuProcess.of_child(child)
         except OSError as error:
             # No descriptor is left to watch it with: nobody would ever hear of it again.
             _end(child)
+            _remove_sockets(guest)
             raise LaunchFailed(f"cannot watch {self._binary}: {error.strerror}") from error
         share = Share(cpus=guest.cpus, memory_mib=guest.memory_mib, accel=guest.accel)
         self.confine(process, vm_id=guest.vm_id, share=share)
@@ -142,9 +146,15 @@ def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
 
 def _end_orphan(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:
     if not spawning.cancelled() and spawning.exception() is None:
+        # Its sockets stay: by now those of another start may lie in their place.
         _end(spawning.result())
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     child.kill()
     child.wait()
+
+
+def _remove_sockets(guest: Guest) -> None:
+    for path in (guest.monitor_socket, guest.agent_socket):
+        path.unlink(missing_ok=True)

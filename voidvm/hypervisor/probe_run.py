@@ -16,6 +16,7 @@ from msgspec import Struct
 from voidvm.hypervisor import probe_guest
 from voidvm.hypervisor.argv import SANDBOX
 from voidvm.hypervisor.identity import Identity, privileges
+from voidvm.hypervisor.spawning import check_descriptors
 
 Accel = Literal["kvm", "tcg"]
 
@@ -74,6 +75,7 @@ async def run(
     with ExitStack() as stack:
         rom_fd = _rom(stack)
         try:
+            check_descriptors()
             process = await asyncio.create_subprocess_exec(
                 *privileges(identity),
                 *arguments(path, accel=accel, rom_fd=rom_fd),

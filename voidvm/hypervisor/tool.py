@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from voidvm.errors import CommandFailed, NoSpace
 from voidvm.hypervisor.identity import Identity, privileges
+from voidvm.hypervisor.spawning import check_descriptors
 
 _CAGE = Path(__file__).with_name("cage.py")
 # What a program needs to start: itself, its libraries, the loader's list of them.
@@ -99,6 +100,7 @@ async def run(
     program = Path(command[0]).name
     inside = cage.prefix(command[0]) if cage else privileges(None, dies_with_us=True)
     try:
+        check_descriptors()
         process = await asyncio.create_subprocess_exec(
             *(*limits.prefix(), *inside, *command),
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,

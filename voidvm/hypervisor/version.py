@@ -8,6 +8,8 @@ import shutil
 from contextlib import suppress
 from typing import Final
 
+from voidvm.hypervisor.spawning import check_descriptors
+
 # JSON for -netdev came with 7.2; extended L2 entries in qcow2 files with 5.2.
 QEMU_MINIMUM: Final = (7, 2)
 IMG_MINIMUM: Final = (5, 2)
@@ -26,6 +28,7 @@ async def installed_version(binary: str) -> str:
     if path is None:
         raise ToolUnusable(f"{binary} is not installed")
     try:
+        check_descriptors()
         process = await asyncio.create_subprocess_exec(
             *(path, "--version"),
             stdin=asyncio.subprocess.DEVNULL,

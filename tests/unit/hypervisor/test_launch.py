@@ -226,3 +226,5 @@ async def test_a_child_that_cannot_be_watched_is_ended(
     with pytest.raises(LaunchFailed, match="Too many open files"):
         await Launcher(binary=str(script), identity=None).launch(guest)
     assert not Path(f"/proc/{children[0]}").exists()
+    assert not guest.monitor_socket.exists()
+    assert not guest.agent_socket.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -202,3 +203,21 @@ def test_a_failure_is_told_without_our_paths() -> None:
 def _has_landlock() -> bool:
     version: int = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
     return version > 0
+
+
+async def test_a_host_without_descriptors_costs_none() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = open_descriptors()
+    free = [number for number in range(len(before) + 8) if number not in before]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[7] + 1, hard))
+    try:
+        for _ in range(3):
+            with pytest.raises(CommandFailed, match="Too many open files"):
+                await run(["true"], limits=Limits())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert open_descriptors() == before
+
+
+def open_descriptors() -> set[int]:
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir()}
