@@ -284,10 +284,10 @@ def _watching(base: Foundation) -> tuple[HealthWatch, Exposition]:
 
 
 def _accounts(base: Foundation) -> tuple[Accounts, Users]:
-    passwords = Passwords()
+    store, passwords = base.users, Passwords()
     throttle = LoginThrottle(lambda: base.live.now.limits.login_attempts)
     accounts = Accounts(
-        base.users,
+        store,
         SessionStore(base.database),
         TokenStore(base.database),
         signer=TokenSigner(base.key),
@@ -296,9 +296,7 @@ def _accounts(base: Foundation) -> tuple[Accounts, Users]:
         throttle=throttle,
         bus=base.bus,
     )
-    users = Users(
-        base.users, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus
-    )
+    users = Users(store, passwords=passwords, throttle=throttle, plans=base.plans, bus=base.bus)
     return accounts, users
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "OriginRefused",
     "PasswordChangeRequired",
     "PayloadTooLarge",
+    "PlanInUse",
     "PortInUse",
     "PreconditionFailed",
     "QuotaExceeded",
@@ -61,6 +62,7 @@ __all__ = [
     "SettingFixed",
     "StillRunning",
     "TokenNotFound",
+    "TooManyFiles",
     "Unauthorized",
     "UnknownOs",
     "Unreachable",
@@ -191,6 +193,10 @@ class PayloadTooLarge(ApiError, code="PAYLOAD_TOO_LARGE", status=413):
     """The body is larger than the limit, or the head has more than 8 KiB."""
 
 
+class PlanInUse(ApiError, code="PLAN_IN_USE", status=409):
+    """Users have the plan that would be no more; nothing was changed."""
+
+
 class PortInUse(ApiError, code="PORT_IN_USE", status=409):
     """The host port of a forward is taken."""
 
@@ -225,6 +231,10 @@ class SettingFixed(ApiError, code="SETTING_FIXED", status=409):
 
 class TokenNotFound(ApiError, code="TOKEN_NOT_FOUND", status=404):
     """There is no such API token, or it belongs to somebody else."""
+
+
+class TooManyFiles(ApiError, code="TOO_MANY_FILES", status=503):
+    """The service, or its host, has as many files open as it may; guests go on."""
 
 
 class Unauthorized(ApiError, code="UNAUTHORIZED", status=401):

@@ -86,6 +86,9 @@ export class NameTaken extends ApiError {}
 /** `OPERATION_NOT_CANCELLABLE` (409): The operation has ended, or must not be cut short; `details` is its status. */
 export class OperationNotCancellable extends ApiError {}
 
+/** `PLAN_IN_USE` (409): Users have the plan that would be no more; nothing was changed. */
+export class PlanInUse extends ApiError {}
+
 /** `PORT_IN_USE` (409): The host port of a forward is taken. */
 export class PortInUse extends ApiError {}
 
@@ -152,6 +155,9 @@ export class DatabaseUnusable extends ApiError {}
 /** `SERVICE_UNAVAILABLE` (503): The service is starting or stopping. */
 export class ServiceStopping extends ApiError {}
 
+/** `TOO_MANY_FILES` (503): The service, or its host, has as many files open as it may; guests go on. */
+export class TooManyFiles extends ApiError {}
+
 /** `VM_UNRESPONSIVE` (503): QEMU did not answer in time. */
 export class VmUnresponsive extends ApiError {}
 
@@ -191,6 +197,7 @@ export const CLASSES: Readonly<Record<string, typeof ApiError>> = {
   LAST_ADMIN: LastAdmin,
   NAME_TAKEN: NameTaken,
   OPERATION_NOT_CANCELLABLE: OperationNotCancellable,
+  PLAN_IN_USE: PlanInUse,
   PORT_IN_USE: PortInUse,
   SETTING_FIXED: SettingFixed,
   UPLOAD_OFFSET_CONFLICT: UploadOffsetConflict,
@@ -213,6 +220,7 @@ export const CLASSES: Readonly<Record<string, typeof ApiError>> = {
   DOWNLOAD_REFUSED: DownloadRefused,
   DATABASE_UNUSABLE: DatabaseUnusable,
   SERVICE_UNAVAILABLE: ServiceStopping,
+  TOO_MANY_FILES: TooManyFiles,
   VM_UNRESPONSIVE: VmUnresponsive,
   NOT_ENOUGH_MEMORY: NotEnoughMemory,
   NO_SPACE: NoSpace,
