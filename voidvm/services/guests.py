@@ -13,7 +13,7 @@ import psutil
 from voidvm.domain.account import Principal
 from voidvm.domain.disk import DISKS_MAX
 from voidvm.domain.vm import BootDevice, Disk, Endpoint, Network, VmRecord
-from voidvm.errors import CommandFailed, NotEnoughMemory, VmStateConflict
+from voidvm.errors import FieldProblem, NotEnoughMemory, ValidationFailed, VmStateConflict
 from voidvm.hypervisor.aio import best_aio
 from voidvm.hypervisor.guest import (
     CdFile,
@@ -53,13 +53,12 @@ def with_macs(networks: list[Network]) -> list[Network]:
 
 
 def uefi_files() -> tuple[Path, Path]:
-    """UEFI code and empty variables. Raises `CommandFailed` when they are not installed."""
+    """UEFI code and empty variables. Raises `ValidationFailed` when they are not installed."""
     for code, variables in _UEFI_FILES:
         if code.exists() and variables.exists():
             return code, variables
-    raise CommandFailed(
-        "the firmware files are missing", tool="UEFI", hint="Install the package 'ovmf'."
-    )
+    problem = FieldProblem("firmware", "the files of 'uefi' are not installed on this host")
+    raise ValidationFailed(problem.message, errors=[problem], hint="Install the package 'ovmf'.")
 
 
 class Guests:
@@ -77,19 +76,17 @@ class Guests:
         if wanted == "auto":
             return await self._accel()
         if wanted == "kvm" and await self._accel() != "kvm":
-            raise CommandFailed(
-                "KVM does not work on this host",
-                tool="The accelerator",
-                hint="'voidvm doctor' says why; with accel 'auto' the VM runs under TCG.",
-            )
+            problem = FieldProblem("accel", "KVM does not work on this host")
+            hint = "'voidvm doctor' says why; with accel 'auto' the VM runs under TCG."
+            raise ValidationFailed(problem.message, errors=[problem], hint=hint)
         return wanted
 
     async def build(self, principal: Principal, record: VmRecord) -> tuple[Guest, list[Endpoint]]:
         """The guest of one start, and where its ports will be reached.
 
-        Raises `PortInUse`, `NotEnoughMemory`, `ValidationFailed` for an image that has gone,
-        `CommandFailed` for an accelerator or firmware that this host lacks, `VmStateConflict` for
-        a VM whose creation failed.
+        Raises `PortInUse`, `NotEnoughMemory`, `ValidationFailed` for an image that has gone and for
+        an accelerator or firmware that this host lacks, `VmStateConflict` for a VM whose creation
+        failed.
         """
         hardware = record.hardware
         paths = self._layout.vm(record.id)

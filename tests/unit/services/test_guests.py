@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from voidvm.domain.vm import BootDevice, Network, PortForward
-from voidvm.errors import CommandFailed, NotEnoughMemory
+from voidvm.errors import NotEnoughMemory, ValidationFailed
 from voidvm.services import guests
 from voidvm.services.guests import Guests, new_mac, with_macs
 from voidvm.supervisor.paths import Layout
@@ -76,8 +76,9 @@ async def test_a_vm_gets_what_works(host: str, wanted: Json, got: str) -> None:
 
 
 async def test_kvm_that_does_not_work_is_refused_and_auto_is_not() -> None:
-    with pytest.raises(CommandFailed, match="KVM does not work") as caught:
+    with pytest.raises(ValidationFailed) as caught:
         await of_host("tcg").choose_accel("kvm")
+    assert [one.field for one in caught.value.errors] == ["accel"]
     assert caught.value.hint is not None
     assert "doctor" in caught.value.hint
 
