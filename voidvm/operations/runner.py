@@ -191,7 +191,8 @@ class Operations:
 
     async def _work(self, running: _Running, work: Work) -> None:
         self._set(running, status=OperationStatus.RUNNING, started_at=datetime.now(UTC))
-        await self._log.save(running.record)
+        # Also where it cannot be written down: only the work can clean up what was begun for it.
+        await self._is_saved(running.record)
 
         def tell(progress: Progress) -> None:
             self._set(running, progress=progress)
@@ -215,12 +216,12 @@ class Operations:
         self._running.pop(running.record.id, None)
 
     async def _is_saved(self, record: OperationRecord) -> bool:
-        """Whether the end of an operation could be written down."""
+        """Whether the state of an operation could be written down."""
         try:
             await self._log.save(record)
         except Exception:
             # A full disk. A service that ends meanwhile leaves it open, to be called interrupted.
-            log.exception("cannot record the end of operation %s", record.id)
+            log.exception("cannot record operation %s as %s", record.id, record.status)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""Operations whose end cannot be written down."""
+"""Operations whose states cannot be written down."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from voidvm.operations.runner import Operations
 
 
 class FullDisk:
-    """A log that takes nothing while `is_full`."""
+    """A log that takes nothing while `is_full`, and never what is `refused`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *refused: OperationStatus) -> None:
         self.is_full = False
+        self._refused = refused
         self.records: dict[str, OperationRecord] = {}
 
     async def save(self, record: OperationRecord) -> None:
-        if self.is_full:
+        if self.is_full or record.status in self._refused:
             raise NoSpace
         self.records[record.id] = record
 
@@ -59,6 +60,21 @@ async def test_an_end_that_cannot_be_recorded_is_true_and_recorded_later(
         await operations.cancel(ended.id)
     disk.is_full = False
     await until(lambda: disk.records[ended.id].status is OperationStatus.SUCCEEDED)
+
+
+async def test_work_is_done_also_where_its_begin_cannot_be_recorded() -> None:
+    # It is the work that cleans up: a VM whose making never began would be `creating` for ever.
+    disk = FullDisk(OperationStatus.RUNNING)
+    operations = Operations(disk, bus=Bus())
+    done: list[ProgressSink] = []
+
+    async def work(progress: ProgressSink) -> None:
+        done.append(progress)
+
+    begun = await operations.submit("test", work, owner_id="u", created_by="u", resources=[])
+    await operations.wait(begun.id, timeout_s=20)
+    assert disk.records[begun.id].status is OperationStatus.SUCCEEDED
+    assert len(done) == 1
 
 
 async def test_a_service_that_ends_does_not_wait_for_room() -> None:
