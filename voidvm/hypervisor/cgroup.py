@@ -103,6 +103,7 @@ class Cgroups:
         Moving a process takes the kernel up to 20 ms, for which no start waits: the guest's
         memory is not touched yet.
         """
+        process.cgroup = self.folder(vm_id)
         task = asyncio.create_task(self._hold(process, vm_id, share), name=f"cgroup-{vm_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

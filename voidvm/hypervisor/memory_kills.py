@@ -20,16 +20,19 @@ _KILLED = re.compile(rb"Killed process (\d+) ")
 class CgroupKills:
     """The kills for want of memory in a process' cgroup since it was looked at first.
 
-    The counter outlives the process, which the pid does not, so the place is found out early.
+    The counter outlives the process, which the pid does not, so the place is found out early;
+    `folder` is where the process is being moved to just now.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._events = _events_file(pid)
+    def __init__(self, pid: int, *, folder: Path | None = None) -> None:
+        self._events = _events_file(pid) if folder is None else folder / "memory.events"
         self._before = self._count()
 
     def seen(self) -> int:
         """How many there were; 0 also where there is no cgroup v2."""
-        return max(0, self._count() - self._before)
+        count = self._count()
+        # Fewer than before: those were of a cgroup that was there earlier, by the same name.
+        return count - self._before if count >= self._before else count
 
     def _count(self) -> int:
         if self._events is not None:

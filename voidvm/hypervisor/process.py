@@ -99,6 +99,9 @@ def _identify(pid: int, *, vm_id: str, ticks: int | None) -> int:
 class QemuProcess:
     """One QEMU: `exited` resolves when it ends, `kill` can only ever hit this process."""
 
+    cgroup: Path | None = None
+    """The cgroup of its own, if it gets one; it may be on the way there."""
+
     def __init__(
         self, *, pid: int, pidfd: int, ticks: int, child: subprocess.Popen[bytes] | None
     ) -> None:

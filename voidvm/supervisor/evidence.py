@@ -52,7 +52,7 @@ class Evidence:
         """A run begins, or was found under way."""
         self._events.clear()
         self._process = process
-        self._kills = CgroupKills(process.pid)
+        self._kills = CgroupKills(process.pid, folder=process.cgroup)
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """QEMU said something."""

@@ -179,6 +179,7 @@ async def test_a_process_is_moved_into_its_cgroup_which_ends_with_it(
 ) -> None:
     process = QemuProcess.of_child(child)
     cgroups(root).hold(process, vm_id=VM, share=SHARE)
+    assert process.cgroup == root / VM  # before it is there: who looks for kills must not wait
     await is_in(child.pid, root / VM)
     child.kill()
     await process.exited

@@ -31,6 +31,22 @@ def test_only_kills_since_the_first_look_count(events: Path) -> None:
     assert kills.seen() == 0
 
 
+def test_a_cgroup_that_a_process_is_being_moved_to_is_where_its_kills_will_be_told(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "vm-1" / "memory.events"
+    kills = CgroupKills(os.getpid(), folder=own.parent)
+    assert kills.seen() == 0
+    own.parent.mkdir()
+    own.write_text("oom_kill 1\n")
+    assert kills.seen() == 1
+    # The next run finds that of the last, which is made anew meanwhile.
+    own.write_text("oom_kill 5\n")
+    kills = CgroupKills(os.getpid(), folder=own.parent)
+    own.write_text("oom_kill 1\n")
+    assert kills.seen() == 1
+
+
 def test_the_place_of_a_process_is_found_where_there_is_one() -> None:
     found = memory_kills._events_file(os.getpid())
     assert found is None or found.is_relative_to("/sys/fs/cgroup")

@@ -23,6 +23,7 @@ class Process:
 
     pid = 2**22 + 1
     command = ("qemu", "x" * 10_000)
+    cgroup = Path("/its/own")
 
 
 class Kills:
@@ -30,8 +31,8 @@ class Kills:
 
     count = 0
 
-    def __init__(self, pid: int) -> None:
-        assert pid == Process.pid
+    def __init__(self, pid: int, *, folder: Path | None) -> None:
+        assert (pid, folder) == (Process.pid, Process.cgroup)
 
     def seen(self) -> int:
         return self.count
