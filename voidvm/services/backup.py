@@ -26,7 +26,7 @@ from msgspec import Struct
 from voidvm import __version__
 from voidvm.errors import CommandFailed
 from voidvm.hypervisor.img import sync_folder
-from voidvm.hypervisor.process import running_guests
+from voidvm.hypervisor.process import boot_id, running_guests
 from voidvm.store import backup as copies
 from voidvm.store.database import StoreError
 from voidvm.store.inspection import inspect
@@ -212,7 +212,7 @@ async def restore(
             raise _failed("the backup has no database, or no key")
         try:
             inspect(draft / DATABASE)
-            known = await copies.adopt(draft / DATABASE, running=running)
+            known = await copies.adopt(draft / DATABASE, running=running, boot_id=boot_id())
         except StoreError as error:
             raise _failed(f"the backup's database cannot be used: {error}") from error
         ours = {vm_id for vm_id in running if layout.vm(vm_id).data.is_dir()}

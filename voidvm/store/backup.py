@@ -49,16 +49,18 @@ def copy(source: Path, target: Path) -> Inspection:
     return inspect(target)
 
 
-async def adopt(path: Path, *, running: Collection[str]) -> Known:
+async def adopt(path: Path, *, running: Collection[str], boot_id: str) -> Known:
     """Make a copy the database of a service that starts with it.
 
     Its schema is brought up to date. It gets another epoch, or clients would take events that
     come for those that they have seen; sessions end, since some of them may have ended after the
-    copy was made; and VMs that are not among the `running` do not run. Raises `StoreError`.
+    copy was made; and VMs that are not among the `running` do not run, nor shall they: no start
+    that was planned then is made up for, and the host's present boot counts as seen. Raises
+    `StoreError`.
     """
     database = await Database.open(path)
     try:
-        await database.write(lambda transaction: _adopt(transaction, running))
+        await database.write(lambda transaction: _adopt(transaction, running, boot_id))
         vms = await database.read("SELECT id FROM vms")
         images = await database.read("SELECT id FROM images")
     finally:
@@ -68,14 +70,20 @@ async def adopt(path: Path, *, running: Collection[str]) -> Known:
     )
 
 
-async def _adopt(transaction: Transaction, running: Collection[str]) -> None:
+async def _adopt(transaction: Transaction, running: Collection[str], boot_id: str) -> None:
     now = stamp(datetime.now(UTC))
     await transaction.execute("UPDATE identity SET epoch = ?", (secrets.token_hex(4),))
     await transaction.execute("UPDATE sessions SET ended_at = ? WHERE ended_at IS NULL", (now,))
+    await transaction.execute("UPDATE host SET boot_id = ?", (boot_id,))
+    await transaction.execute("DELETE FROM autostarts")
+    await transaction.execute("UPDATE vms SET restart = NULL WHERE restart IS NOT NULL")
     for row in await transaction.query("SELECT id, status FROM vms"):
-        if row["status"] in WITH_PROCESS and row["id"] not in running:
+        if row["id"] in running:
+            continue
+        await transaction.execute("UPDATE vms SET wanted = 'stopped' WHERE id = ?", (row["id"],))
+        if row["status"] in WITH_PROCESS:
             await transaction.execute(
-                "UPDATE vms SET status = 'stopped', status_reason = ?, wanted = 'stopped',"
-                " run = NULL, updated_at = ? WHERE id = ?",
+                "UPDATE vms SET status = 'stopped', status_reason = ?, run = NULL, updated_at = ?"
+                " WHERE id = ?",
                 (RESTORED, now, row["id"]),
             )

@@ -101,12 +101,24 @@ async def test_a_copy_that_is_restored_is_another_database(tmp_path: Path) -> No
     path = tmp_path / "db"
     await made(path, USER, SESSION, vm("here", "running"), vm("gone", "paused"), vm("off", "error"))
     before = query(path, "SELECT epoch FROM identity")
-    known = await backup.adopt(path, running=["vm-here"])
+    known = await backup.adopt(path, running=["vm-here"], boot_id="now")
     assert known.vms == {"vm-here", "vm-gone", "vm-off"}
     assert query(path, "SELECT epoch FROM identity") != before
     assert query(path, "SELECT count(*) FROM sessions WHERE ended_at IS NULL") == [(0,)]
     assert query(path, "SELECT id, status, status_reason, wanted FROM vms ORDER BY id") == [
         ("vm-gone", "stopped", "restored", "stopped"),
         ("vm-here", "running", None, "running"),
-        ("vm-off", "error", None, "running"),
+        ("vm-off", "error", None, "stopped"),
     ]
+
+
+async def test_what_was_to_be_started_then_is_not_now(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    plan = ("UPDATE vms SET restart = '{\"attempts\": 1}'", ())
+    boot = ("INSERT INTO host VALUES (1, 'then')", ())
+    due = ("INSERT INTO autostarts (vm_id) VALUES ('vm-off')", ())
+    await made(path, USER, vm("off", "crashed"), plan, boot, due)
+    await backup.adopt(path, running=[], boot_id="now")
+    assert query(path, "SELECT status, wanted, restart FROM vms") == [("crashed", "stopped", None)]
+    assert query(path, "SELECT boot_id FROM host") == [("now",)]
+    assert query(path, "SELECT * FROM autostarts") == []
