@@ -288,7 +288,6 @@ async def serve_until(
             async with told(parts), (notifier or Notifier({})).serving(f"listening on {url}"):
                 await stop.wait()
         if parts.live.now.qemu.shutdown == "stop":
-            await parts.upkeep.close()
             log.info("stopping %d VMs", len(fleet.running()))
             await parts.services.host_power.power_off(timeout_s=POWER_OFF_S)
         elif count := len(fleet.running()):

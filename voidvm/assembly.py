@@ -177,7 +177,7 @@ def assemble(base: Foundation) -> Parts:
         ),
         images=images,
         host=_host(base, health=health),
-        host_power=HostPower(base.vms, fleet=base.fleet),
+        host_power=HostPower(base.vms, fleet=base.fleet, starting=starting),
         events=base.events,
         configuration=_configuration(base),
         exposition=exposition,

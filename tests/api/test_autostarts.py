@@ -182,3 +182,31 @@ def test_a_pause_goes_on_after_a_boot(bed: Bed) -> None:
     bed.advance(1)
     bed.until(vm, "running")
     assert bed.host.starts(vm) == 2
+
+
+def test_what_did_not_run_in_the_last_boot_does_not_come_back(bed: Bed) -> None:
+    vm = bed.create("older", start=True)
+    bed.restart(boot="second boot")
+    assert bed.show(vm)["status"] == "stopped"
+    bed.api.ok("PATCH", f"/vms/{vm}", {"restartPolicy": "always"})
+    bed.restart(boot="third boot")
+    bed.waits()
+    assert bed.show(vm)["status"] == "stopped"
+    assert len(launched(bed)) == 1
+
+
+def test_after_a_boot_earlier_attempts_do_not_count() -> None:
+    with upkeep(VOIDVM_RESTART__MAX_ATTEMPTS="1") as bed:
+        vm = bed.create("tired", restartPolicy="on-failure", autostart=autostart(), start=True)
+        bed.kill(vm)
+        bed.waits(1)
+        bed.advance(1)
+        bed.until(vm, "running")
+        bed.kill(vm)
+        eventually(lambda: bed.show(vm)["restart"]["gaveUp"])
+        bed.restart(boot="second boot")
+        assert bed.until(vm, "running")["restart"] is None
+        bed.kill(vm)
+        bed.waits(1)
+        bed.advance(1)
+        bed.until(vm, "running")

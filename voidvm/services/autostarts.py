@@ -60,7 +60,7 @@ class Autostarts:
         seen = await self._store.boot()
         if seen != self._boot_id:
             # The first service of all has seen no boot: nothing can be due.
-            due = [one.id for one in records if seen is not None and self._is_due(one)]
+            due = [one.id for one in records if seen and self._is_due(one, seen=seen)]
             await self._store.begin_boot(self._boot_id, due)
         self._due = await self._store.due()
         if self._due:
@@ -91,7 +91,7 @@ class Autostarts:
         await self._store.done(vm_id)
         return True
 
-    def _is_due(self, record: VmRecord) -> bool:
+    def _is_due(self, record: VmRecord, *, seen: str) -> bool:
         state = self._fleet.get(record.id).state
         if state.status not in STARTABLE:
             return False
@@ -102,7 +102,7 @@ class Autostarts:
             and state.status is VmStatus.STOPPED
             and state.reason in _BY_THE_HOST
             and state.run is not None
-            and state.run.boot_id != self._boot_id
+            and state.run.boot_id == seen
         )
         return was_running and (record.restart_policy == "always" or self._resumes())
 
@@ -131,6 +131,9 @@ class Autostarts:
 
     async def _start(self, vm_id: str) -> None:
         try:
+            # A boot is a new beginning: what failed before does not count any more.
+            if self._fleet.get(vm_id).status in STARTABLE:
+                await self._restarts.call_off(vm_id)
             await self._vms.set_wanted(vm_id, "running")
             await self._starting.start_by_itself(vm_id, is_due=lambda now: self.is_due(now.id))
         except (VmAlreadyRunning, VmBusy, VmNotFound):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from voidvm.domain.system import PowerOff
 from voidvm.domain.vm import VmRecord
 from voidvm.errors import VmBusy, VmNotRunning, VoidVMError
+from voidvm.services.starting import Starting
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.machine import Machine
@@ -18,17 +19,21 @@ log = logging.getLogger(__name__)
 
 # A VM that is held by another job is asked again.
 _ASK_AGAIN_S = 0.5
+# When all are off the host ends its services: until then nothing may start by itself.
+CALM_S = 60.0
 
 
 class HostPower:
     """What was started last is powered off first.
 
     What each VM shall be is left as it is: which ones come back with the host is decided there.
+    Meanwhile, and for `CALM_S` more, nothing starts by itself.
     """
 
-    def __init__(self, store: VmStore, *, fleet: Fleet) -> None:
+    def __init__(self, store: VmStore, *, fleet: Fleet, starting: Starting) -> None:
         self._store = store
         self._fleet = fleet
+        self._starting = starting
 
     async def power_off(self, *, timeout_s: float) -> PowerOff:
         """Power off every guest; those that do not obey in time are ended.
@@ -38,7 +43,14 @@ class HostPower:
         that hangs takes none of the others'.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        self._starting.hold()
+        try:
+            return await self._power_off(deadline=loop.time() + timeout_s)
+        finally:
+            loop.call_later(CALM_S, self._starting.free)
+
+    async def _power_off(self, *, deadline: float) -> PowerOff:
+        loop = asyncio.get_running_loop()
         asked: set[str] = set()
         obeyed: list[str] = []
         ended: list[str] = []
@@ -53,7 +65,9 @@ class HostPower:
         return PowerOff(powered_off=obeyed, ended=ended)
 
     def _groups(self, records: Iterable[VmRecord], asked: Collection[str]) -> list[list[VmRecord]]:
-        running = {machine.vm_id for machine in self._fleet.running()}.difference(asked)
+        running = {machine.vm_id for machine in self._fleet.running()}
+        # One whose start is under way has no QEMU yet: it is asked when it has.
+        running = (running | self._starting.automatic).difference(asked)
         by_order: dict[int, list[VmRecord]] = defaultdict(list)
         manual: list[VmRecord] = []
         for record in records:

@@ -24,6 +24,27 @@ class Starting:
         self._fleet = fleet
         self._guests = guests
         self._places = asyncio.Semaphore(parallel)
+        self._holds = 0
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+        # VMs whose automatic start is under way.
+        self._automatic: set[str] = set()
+
+    @property
+    def automatic(self) -> frozenset[str]:
+        """The VMs that are being started by themselves right now."""
+        return frozenset(self._automatic)
+
+    def hold(self) -> None:
+        """Let no automatic start begin; those that are planned wait until `free`."""
+        self._holds += 1
+        self._is_free.clear()
+
+    def free(self) -> None:
+        """Take back one `hold`."""
+        self._holds -= 1
+        if not self._holds:
+            self._is_free.set()
 
     async def start(self, principal: Principal, record: VmRecord, machine: Machine) -> VmRecord:
         """Start it, as a part of a job of its machine; the record that it was started from."""
@@ -46,6 +67,8 @@ class Starting:
         A cancelled call leaves no QEMU behind that it began. Raises as `Lifecycle.start` does.
         """
         async with self._places:
+            while self._holds:
+                await self._is_free.wait()
             machine = self._fleet.get(vm_id)
 
             async def work() -> bool:
@@ -57,7 +80,11 @@ class Starting:
                     return True
                 return False
 
-            return await machine.perform("start", work, ends_with_caller=True)
+            self._automatic.add(vm_id)
+            try:
+                return await machine.perform("start", work, ends_with_caller=True)
+            finally:
+                self._automatic.discard(vm_id)
 
 
 def owner_of(record: VmRecord) -> Principal:
