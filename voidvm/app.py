@@ -64,11 +64,16 @@ class StartRefused(Exception):
 
 @asynccontextmanager
 async def running(
-    settings: Settings, sources: Sources | None = None, *, boot: str | None = None
+    settings: Settings,
+    sources: Sources | None = None,
+    *,
+    boot: str | None = None,
+    starts_vms: bool = True,
 ) -> AsyncIterator[Parts]:
     """All parts, with every VM that still runs found again; guests go on when it ends.
 
-    `boot` stands for the boot of the host, where it is not this one. Raises `StartRefused`.
+    `boot` stands for the boot of the host, where it is not this one. Without `starts_vms` nothing
+    starts by itself, and what is due stays so. Raises `StartRefused`.
     """
     layout = _prepare(settings)
     with locked(layout.lock):
@@ -84,24 +89,21 @@ async def running(
         cgroups, limits = _cgroups(settings.qemu.cgroup)
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
-            try:
-                parts = assemble(
-                    Foundation(
-                        LiveSettings(settings, sources),
-                        layout=layout,
-                        database=database,
-                        key=key,
-                        launcher=Launcher(
-                            binary=settings.qemu.binary, identity=identity, cgroups=cgroups
-                        ),
-                        identity=identity,
-                        accelerator=accelerator,
-                        boot_id=boot or boot_id(),
-                        cgroups=limits,
-                    )
+            parts = _assembled(
+                Foundation(
+                    LiveSettings(settings, sources),
+                    layout=layout,
+                    database=database,
+                    key=key,
+                    launcher=Launcher(
+                        binary=settings.qemu.binary, identity=identity, cgroups=cgroups
+                    ),
+                    identity=identity,
+                    accelerator=accelerator,
+                    boot_id=boot or boot_id(),
+                    cgroups=limits,
                 )
-            except CatalogError as error:
-                raise StartRefused(f"[images] catalog: {error}") from error
+            )
             await parts.services.configuration.restore()
             parts.bus.subscribe(reserve.on_news)
             reserve.take()
@@ -111,7 +113,7 @@ async def running(
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await parts.services.events.start()
             try:
-                await restore(parts)
+                await restore(parts, starts_vms=starts_vms)
                 parts.services.metrics.start()
                 parts.health.start()
                 async with parts.heartbeat.beating():
@@ -121,6 +123,13 @@ async def running(
         finally:
             await accelerator.close()
             await database.close()
+
+
+def _assembled(base: Foundation) -> Parts:
+    try:
+        return assemble(base)
+    except CatalogError as error:
+        raise StartRefused(f"[images] catalog: {error}") from error
 
 
 async def _let_go(parts: Parts) -> None:

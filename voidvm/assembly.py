@@ -384,7 +384,7 @@ def _creation(
     )
 
 
-async def restore(parts: Parts) -> None:
+async def restore(parts: Parts, *, starts_vms: bool) -> None:
     """Find every running VM again first, then tidy up and go on with what was cut short.
 
     VMs that are to be started come last, when all is as it should be.
@@ -396,4 +396,5 @@ async def restore(parts: Parts) -> None:
     await services.imports.sweep()
     await services.uploads.restore()
     await services.creation.resume()
-    await parts.upkeep.restore()
+    if starts_vms:
+        await parts.upkeep.restore()

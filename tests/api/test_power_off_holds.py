@@ -10,6 +10,7 @@ import pytest
 from tests.fakes.qemu import Behaviour
 from tests.support.service import eventually
 from tests.support.upkeep import Bed, upkeep
+from voidvm.cli import host as command
 from voidvm.domain.system import PowerOff
 
 
@@ -74,3 +75,22 @@ def test_a_start_under_way_is_powered_off_too(bed: Bed) -> None:
     eventually(lambda: bed.show(vm)["status"] == "stopped")
     bed.advance(1000)
     assert bed.host.alive() == {}
+
+
+def test_where_no_service_runs_none_is_started_to_be_powered_off(bed: Bed) -> None:
+    due = bed.create("due", autostart={"enabled": True})
+    vm = bed.create("crashed", restartPolicy="always", start=True)
+    bed.kill(vm)
+    bed.waits(1)
+    bed.service.stop()
+    bed.service.do(lambda: bed.clock.advance(10))
+    with bed.service._fakes():
+        done = bed.service.run(command._power_off(bed.service.settings, 1.0))
+    assert done == {"poweredOff": [], "ended": []}
+    assert len(bed.host.launched) == 1
+    # Both come back with the host.
+    bed.service.boot = "second boot"
+    bed.service.start()
+    bed.api = bed.service.api()
+    for one in (due, vm):
+        bed.until(one, "running")

@@ -71,7 +71,7 @@ async def _power_off(settings: Settings, timeout_s: float) -> Any:  # noqa: ANN4
     from voidvm import app  # noqa: PLC0415 - everything: half a second
 
     try:
-        async with app.running(settings) as parts:
+        async with app.running(settings, starts_vms=False) as parts:
             return msgspec.to_builtins(
                 await parts.services.host_power.power_off(timeout_s=timeout_s)
             )
