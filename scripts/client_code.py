@@ -190,7 +190,7 @@ def _typed_dict(kind: type[msgspec.Struct], *, is_nested: bool, ending: str | No
 
 _BASES = (
     *("ApiError", "ExpectTimeout", "FieldProblem", "NoAnswer", "NoName"),
-    *("OperationFailed", "StillRunning", "Unreachable", "VoidVMError"),
+    *("OperationFailed", "StillRunning", "Unreachable", "Untrusted", "VoidVMError"),
 )
 
 

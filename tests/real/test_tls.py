@@ -16,7 +16,9 @@ from websockets.sync.client import connect
 
 from tests.support.certificates import make_certificate, trusting
 from tests.support.contract import Api
-from tests.support.service import Service, eventually
+from tests.support.service import PASSWORD, Service, eventually
+from voidvm import AsyncVoidVMClient, VoidVMClient
+from voidvm.client import errors
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,51 @@ def test_requests_events_and_sockets_go_over_tls(service: Service, api: Api) -> 
         api.stop(vm["id"])
         lines = stream.iter_lines()
         assert any("stopped" in line for line in lines)
+
+
+def test_the_client_trusts_the_file_that_it_is_given(service: Service, folder: Path) -> None:
+    with pytest.raises(errors.Untrusted, match="ca_file or VOIDVM_CA_FILE"):
+        VoidVMClient(service.url).vms.list()
+    with pytest.raises(ValueError, match="no certificate is in it"):
+        VoidVMClient(service.url, ca_file=service.log)
+    with pytest.raises(ValueError, match="No such file"):
+        VoidVMClient(service.url, ca_file="/nowhere.pem")
+    token = service.api().token
+    with VoidVMClient(service.url, token, ca_file=folder / "cert.pem") as client:
+        vm = client.vms.create(name="trusting", memory=32, disk=1, networks=[])
+        with client.vms.console(vm) as console:
+            console.open()
+        with client.live() as live:
+            live.ask("subscribe", {"topic": "vm-status-all"})
+        after = client.events.list(limit=1).last_id
+        client.vms.delete(vm)
+        assert next(client.events(after=after))["vmId"] == vm.id
+
+
+async def test_the_awaited_client_trusts_the_file_of_the_environment(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOIDVM_CA_FILE", str(folder / "cert.pem"))
+    async with AsyncVoidVMClient(service.url, username="admin", password=PASSWORD) as client:
+        vm = await client.vms.create(name="trusting", memory=32, disk=1, networks=[])
+        async with client.vms.console(vm) as console:
+            await console.open()
+        await client.vms.delete(vm)
+
+
+def test_a_login_remembers_whom_to_trust(service: Service, folder: Path, tmp_path: Path) -> None:
+    home = {"XDG_CONFIG_HOME": str(tmp_path), "VOIDVM_PASSWORD": PASSWORD}
+    done = service.command("login", **home)
+    assert done.returncode == 6
+    assert "--ca-file FILE, or VOIDVM_CA_FILE" in done.stderr
+    assert service.command("login", "--ca-file", str(service.log), **home).returncode == 2
+    assert service.command("login", "--ca-file", str(folder / "cert.pem"), **home).returncode == 0
+    assert service.command("vm", "ls", **home).returncode == 0
+    assert service.command("logout", **home).returncode == 0
+    assert service.command("login", **home).returncode == 0  # it is the same service still
+    assert service.command("vm", "ls", **home).returncode == 0
+    strange = make_certificate(tmp_path, name="elsewhere")[0]
+    assert service.command("vm", "ls", VOIDVM_CA_FILE=str(strange), **home).returncode == 6
 
 
 def test_a_large_answer_comes_whole(service: Service) -> None:

@@ -25,6 +25,7 @@ class Context(Struct, frozen=True, kw_only=True, rename="camel"):
     token: str | None = None
     refresh_token: str | None = None
     expires_at: datetime | None = None
+    ca_file: str | None = None
 
 
 class _Content(Struct, kw_only=True, rename="camel"):

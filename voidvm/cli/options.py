@@ -65,6 +65,16 @@ Token = Annotated[
         rich_help_panel="Service",
     ),
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="VOIDVM_CA_FILE",
+        metavar="FILE",
+        help="Certificates (PEM) to trust there instead of the usual ones; remembered.",
+        show_default=False,
+        rich_help_panel="Service",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the ids, one a line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

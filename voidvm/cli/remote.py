@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
 from voidvm.cli.contexts import Context, Contexts, default_path
@@ -23,6 +25,14 @@ TIMEOUT_S = 60.0
 _LOGIN_CODES = {"UNAUTHORIZED", "SESSION_ENDED"}
 
 Json = Any
+
+
+class _Wishes(TypedDict):
+    """How a client is made here."""
+
+    credentials: Credentials
+    retries: Retries
+    ca_file: str | None
 
 
 class ServiceError(CliError):
@@ -65,14 +75,16 @@ def vm_path(name: str) -> str:
     return f"/vms/{quote(name, safe='')}"
 
 
-def connect(url: str | None = None, token: str | None = None) -> Remote:
+def connect(
+    url: str | None = None, token: str | None = None, *, ca_file: Path | None = None
+) -> Remote:
     """The service at `url`, or else of the last login, or else the default one."""
     from voidvm.client.core import DEFAULT_URL, normal_url  # noqa: PLC0415 - httpx: 100 ms
 
     contexts = Contexts(default_path())
     if url:
         try:
-            return Remote(normal_url(url), contexts=contexts, token=token)
+            return Remote(normal_url(url), contexts=contexts, token=token, ca_file=ca_file)
         except ValueError as error:
             raise CliError(
                 f"'{url}' is not the address of a service",
@@ -80,15 +92,25 @@ def connect(url: str | None = None, token: str | None = None) -> Remote:
                 hint=f"for example: {DEFAULT_URL}",
             ) from error
     current = contexts.current()
-    return Remote(current.url if current else DEFAULT_URL, contexts=contexts, token=token)
+    address = current.url if current else DEFAULT_URL
+    return Remote(address, contexts=contexts, token=token, ca_file=ca_file)
 
 
 class Remote:
     """One service, and the session there; a saved access token is renewed when it has run out."""
 
-    def __init__(self, url: str, *, contexts: Contexts, token: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        contexts: Contexts,
+        token: str | None = None,
+        ca_file: Path | None = None,
+    ) -> None:
+        """`ca_file` is by default that of the environment, or else of the last login there."""
         self.url = url
         self.contexts = contexts
+        self._given_ca_file = ca_file
         self._given_token = token or None
 
     @cached_property
@@ -96,13 +118,15 @@ class Remote:
         """The client whose calls block; its errors are to be met `told`."""
         from voidvm.client import VoidVMClient  # noqa: PLC0415 - httpx: 100 ms
 
-        return VoidVMClient(self.url, credentials=self._credentials(), retries=_no_retries())
+        with _trusting():
+            return VoidVMClient(self.url, **self._wishes())
 
     def awaiting(self) -> AsyncVoidVMClient:
         """A client whose calls are awaited; its errors are to be met `told`."""
         from voidvm.client import AsyncVoidVMClient  # noqa: PLC0415 - httpx: 100 ms
 
-        return AsyncVoidVMClient(self.url, credentials=self._credentials(), retries=_no_retries())
+        with _trusting():
+            return AsyncVoidVMClient(self.url, **self._wishes())
 
     def call(
         self,
@@ -184,7 +208,8 @@ class Remote:
         from voidvm.cli.saved import context_of  # noqa: PLC0415 - httpx: 100 ms
 
         with self.told():
-            context = context_of(self.url, self.client.auth.open_session(username, password))
+            login = self.client.auth.open_session(username, password)
+            context = context_of(self.url, login, ca_file=self._ca_file())
         with self.contexts.locked():
             self.contexts.save(context, is_current=True)
         return context
@@ -201,7 +226,9 @@ class Remote:
             with self.contexts.locked():
                 saved = self.contexts.get(self.url)
                 if saved:
-                    self.contexts.save(Context(url=self.url, username=saved.username))
+                    self.contexts.save(
+                        Context(url=self.url, username=saved.username, ca_file=saved.ca_file)
+                    )
 
     def access_token(self) -> str | None:
         """The token to send: the given one, else the saved one, renewed if it has run out."""
@@ -228,7 +255,9 @@ class Remote:
 
         if isinstance(error, errors.Unreachable):
             hint = ""
-            if error.hint:
+            if isinstance(error, errors.Untrusted):
+                hint = f"voidvm login --url {self.url} --ca-file FILE, or VOIDVM_CA_FILE"
+            elif error.hint:
                 hint = f"{error.hint} --url or VOIDVM_URL name the right one"
             elif not isinstance(error, errors.NoAnswer) and is_loopback(self.url):
                 hint = "start it with: voidvm serve"
@@ -243,12 +272,37 @@ class Remote:
             failure.hint = f"voidvm login --url {self.url}"
         return failure
 
+    def _wishes(self) -> _Wishes:
+        return {
+            "credentials": self._credentials(),
+            "retries": _no_retries(),
+            "ca_file": self._ca_file(),
+        }
+
+    def _ca_file(self) -> str | None:
+        """The certificates to trust, where they are not the usual ones."""
+        given = self._given_ca_file or os.environ.get("VOIDVM_CA_FILE")
+        if given:
+            return str(Path(given).absolute())
+        saved = self.contexts.get(self.url)
+        return saved.ca_file if saved else None
+
     def _credentials(self) -> Credentials:
         from voidvm.cli.saved import GivenToken, SavedLogin  # noqa: PLC0415 - httpx: 100 ms
 
         if self._given_token:
             return GivenToken(self._given_token)
         return SavedLogin(self.url, self.contexts)
+
+
+@contextmanager
+def _trusting() -> Iterator[None]:
+    """Raise `CliError` for a file of certificates that cannot be used."""
+    try:
+        yield
+    except ValueError as error:
+        hint = "another one: --ca-file of voidvm login, or VOIDVM_CA_FILE"
+        raise CliError(str(error), exit_status=Exit.USAGE, hint=hint) from error
 
 
 def _no_retries() -> Retries:

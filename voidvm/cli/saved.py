@@ -63,11 +63,11 @@ class SavedLogin:
                 if error.status not in {400, 401, 403}:
                     raise
                 return False
-            self._contexts.save(context_of(self._url, login))
+            self._contexts.save(context_of(self._url, login, ca_file=saved.ca_file))
             return True
 
 
-def context_of(url: str, login: Login) -> Context:
+def context_of(url: str, login: Login, *, ca_file: str | None) -> Context:
     """A session as it is saved. Raises `Unreachable` for an answer of another kind."""
     try:
         return Context(
@@ -76,6 +76,7 @@ def context_of(url: str, login: Login) -> Context:
             token=login.token,
             refresh_token=login.refresh_token,
             expires_at=login.expires_at,
+            ca_file=ca_file,
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise Unreachable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
@@ -19,9 +20,10 @@ class AwaitingIo:
 
     is_blocking = False
 
-    def __init__(self, *, is_direct: bool) -> None:
+    def __init__(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> None:
         self._is_direct = is_direct
-        self._http = httpx.AsyncClient(trust_env=not is_direct)
+        self._trust = trust
+        self._http = httpx.AsyncClient(trust_env=not is_direct, verify=trust or True)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """An answer, read to its end. Raises `httpx.TransportError`."""
@@ -35,7 +37,9 @@ class AwaitingIo:
         """A WebSocket. Raises `Refused`; `SocketClosed` where there is none."""
         from voidvm.client import awaiting_socket  # noqa: PLC0415 - 50 ms
 
-        how = options(headers, subprotocol=subprotocol, is_direct=self._is_direct)
+        how = options(
+            headers, subprotocol=subprotocol, is_direct=self._is_direct, trust=self._trust
+        )
         return await awaiting_socket.dial(url, how)
 
     async def sleep(self, seconds: float) -> None:

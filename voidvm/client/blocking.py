@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 import weakref
@@ -22,9 +23,10 @@ class BlockingIo:
 
     is_blocking = True
 
-    def __init__(self, *, is_direct: bool) -> None:
+    def __init__(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> None:
         self._is_direct = is_direct
-        self._http = http = httpx.Client(trust_env=not is_direct)
+        self._trust = trust
+        self._http = http = httpx.Client(trust_env=not is_direct, verify=trust or True)
         # Nobody has to close a client.
         weakref.finalize(self, http.close)
 
@@ -40,7 +42,9 @@ class BlockingIo:
         """A WebSocket. Raises `Refused`; `SocketClosed` where there is none."""
         from voidvm.client import blocking_socket  # noqa: PLC0415 - 50 ms
 
-        how = options(headers, subprotocol=subprotocol, is_direct=self._is_direct)
+        how = options(
+            headers, subprotocol=subprotocol, is_direct=self._is_direct, trust=self._trust
+        )
         return blocking_socket.dial(url, how)
 
     async def sleep(self, seconds: float) -> None:

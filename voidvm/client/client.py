@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from voidvm.client.accounts import Auth, Tokens, Users
-from voidvm.client.core import DEFAULT_URL, Core, is_loopback, normal_url
+from voidvm.client.core import DEFAULT_URL, Core, is_loopback, normal_url, trust_in
 from voidvm.client.credentials import Credentials, Session
 from voidvm.client.events import Events
 from voidvm.client.flavours import Awaiting, Blocking, Closing, F, call
@@ -46,6 +47,7 @@ class Client(Closing[F]):
         timeout: float = TIMEOUT_S,
         retries: int | Retries = 4,
         language: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -56,16 +58,20 @@ class Client(Closing[F]):
 
         `timeout`: seconds for one answer, waits not counted. `retries`: how often a request that
         broke off, or came too early or too often, is sent again; a POST under a key of its own, so
-        that it is never done twice. `language`: of messages, "en" or "zh".
+        that it is never done twice. `language`: of messages, "en" or "zh". `ca_file`: the
+        certificates (PEM) to trust instead of the usual ones, such as the service's own that it
+        has signed itself; by default `VOIDVM_CA_FILE`.
 
-        Raises `ValueError` for a `base_url` that is none.
+        Raises `ValueError` for a `base_url` that is none, and a `ca_file` without certificates.
         """
         url = normal_url(base_url or os.environ.get("VOIDVM_URL") or DEFAULT_URL)
         if username is None and token is None and credentials is None:
             token = os.environ.get("VOIDVM_TOKEN") or None
+        ca_file = ca_file or os.environ.get("VOIDVM_CA_FILE") or None
+        trust = trust_in(ca_file, url) if ca_file else None
         core = Core(
             url,
-            self._io(is_direct=is_loopback(url)),
+            self._io(is_direct=is_loopback(url), trust=trust),
             timeout_s=timeout,
             retries=retries if isinstance(retries, Retries) else Retries(count=retries),
             language=language,
@@ -118,7 +124,7 @@ class Client(Closing[F]):
             method=method, template=path, path=path, read=_data, body=body, query=query or {}
         )
 
-    def _io(self, *, is_direct: bool) -> Io:
+    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
         raise NotImplementedError
 
     async def _close(self) -> None:
@@ -128,16 +134,16 @@ class Client(Closing[F]):
 class VoidVMClient(Client[Blocking]):
     """A VoidVM service, in calls that return when they are done; threads may share it."""
 
-    def _io(self, *, is_direct: bool) -> Io:
+    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
         from voidvm.client.blocking import BlockingIo  # noqa: PLC0415 - only this client needs it
 
-        return BlockingIo(is_direct=is_direct)
+        return BlockingIo(is_direct=is_direct, trust=trust)
 
 
 class AsyncVoidVMClient(Client[Awaiting]):
     """A VoidVM service, in calls to be awaited; the tasks of one event loop may share it."""
 
-    def _io(self, *, is_direct: bool) -> Io:
+    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
         from voidvm.client.awaiting import AwaitingIo  # noqa: PLC0415 - only this client needs it
 
-        return AwaitingIo(is_direct=is_direct)
+        return AwaitingIo(is_direct=is_direct, trust=trust)

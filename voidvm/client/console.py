@@ -104,7 +104,7 @@ class Console(Closing[F]):
             looked_at = self._end or 0
             if not await self._more(ends_at):
                 raise ExpectTimeout(
-                    f"{wanted.pattern!r} did not come within {timeout:g} s", seen=bytes(self._kept)
+                    f"{wanted.pattern!r} did not come within {timeout:g} s.", seen=bytes(self._kept)
                 )
             new = (self._end or 0) - looked_at
             begin = max(0, len(self._kept) - new - OVERLAP_BYTES)

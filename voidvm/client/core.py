@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import ssl
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from itertools import count
@@ -40,6 +42,20 @@ def is_loopback(url: str) -> bool:
     """Whether the service is on this host, where no proxy of the environment can reach it."""
     host = urlsplit(url).hostname or ""
     return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def trust_in(ca_file: str | os.PathLike[str], url: str) -> ssl.SSLContext | None:
+    """Trust in the certificates of a file, and in no others; None where no TLS is spoken.
+
+    Raises `ValueError` for a file that has none.
+    """
+    if not url.startswith("https:"):
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        cause = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"cannot trust '{os.fspath(ca_file)}': {cause}") from error
 
 
 class Core:
@@ -157,6 +173,11 @@ class Core:
 
     def unreachable(self, cause: str) -> errors.Unreachable:
         """The error for a service that cannot be reached, or not any more."""
+        if "CERTIFICATE_VERIFY_FAILED" in cause:  # no library hands on more than the words
+            return errors.Untrusted(
+                f"the certificate of {self.url} is not trusted: {cause}",
+                hint="ca_file or VOIDVM_CA_FILE name the certificates to trust",
+            )
         return errors.Unreachable(f"cannot reach VoidVM at {self.url}: {cause}")
 
     def _no_answer(self, request: Request[Any], cause: httpx.TransportError) -> errors.Unreachable:

@@ -14,6 +14,7 @@ from voidvm.client.failures import (
     OperationFailed,
     StillRunning,
     Unreachable,
+    Untrusted,
     VoidVMError,
 )
 
@@ -67,6 +68,7 @@ __all__ = [
     "UnknownOs",
     "Unreachable",
     "UnsupportedMediaType",
+    "Untrusted",
     "UploadNotFound",
     "UploadOffsetConflict",
     "UrlRefused",

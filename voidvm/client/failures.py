@@ -3,7 +3,8 @@
 VoidVMError
 ├── ApiError            the service said no; a class for each `code` in `voidvm.client.errors`
 ├── Unreachable         nobody answers there, or not as VoidVM does
-│   └── NoAnswer        not in time; also a `TimeoutError`
+│   ├── NoAnswer        not in time; also a `TimeoutError`
+│   └── Untrusted       its certificate is none to be trusted
 ├── OperationFailed     an operation that was waited for has ended badly
 ├── NoName             what was given can name no object; also a `ValueError`
 └── ExpectTimeout       a console did not say what was expected; also a `TimeoutError`
@@ -111,6 +112,13 @@ class NoAnswer(Unreachable, TimeoutError):
     """No answer in time; what was asked for may well have been done."""
 
     code = "NO_ANSWER"
+
+
+class Untrusted(Unreachable):
+    """The certificate there is none that the client trusts; `ca_file` names others."""
+
+    code = "UNTRUSTED"
+    retryable = False
 
 
 class NoName(VoidVMError, ValueError):

@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 T = TypeVar("T")
@@ -59,9 +61,16 @@ class Lines(Protocol):
         """Hang up."""
 
 
-def options(headers: Mapping[str, str], *, subprotocol: str, is_direct: bool) -> dict[str, Any]:
+def options(
+    headers: Mapping[str, str],
+    *,
+    subprotocol: str,
+    is_direct: bool,
+    trust: ssl.SSLContext | None,
+) -> dict[str, Any]:
     """How `websockets` is to connect, of either kind."""
     return {
+        "ssl": trust,
         "additional_headers": dict(headers),
         "subprotocols": [subprotocol],
         "compression": None,

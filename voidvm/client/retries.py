@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import httpx
 
-from voidvm.client.failures import VoidVMError
+from voidvm.client.failures import Untrusted, VoidVMError
 from voidvm.client.requests import Request
 
 FIRST_PAUSE_S: Final = 0.25
@@ -49,6 +49,8 @@ def is_safe(request: Request[Any]) -> bool:
 
 
 def _may_repeat(request: Request[Any], failure: VoidVMError) -> bool:
+    if isinstance(failure, Untrusted):
+        return False  # nor will it be the next time
     if failure.status == 429:
         return True  # it was not looked at
     if failure.status == 503:
