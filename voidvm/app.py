@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -90,7 +90,7 @@ async def running(
         accelerator = Accelerator(settings.qemu, identity=identity, cache=layout.probe_cache)
         try:
             parts = _assembled(
-                Foundation(
+                lambda: Foundation(
                     LiveSettings(settings, sources),
                     layout=layout,
                     database=database,
@@ -125,9 +125,9 @@ async def running(
             await database.close()
 
 
-def _assembled(base: Foundation) -> Parts:
+def _assembled(base: Callable[[], Foundation]) -> Parts:
     try:
-        return assemble(base)
+        return assemble(base())
     except CatalogError as error:
         raise StartRefused(f"[images] catalog: {error}") from error
 

@@ -37,7 +37,7 @@ class RawSocket:
         assert address.port is not None
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.socket.settimeout(15)
+        self.socket.settimeout(60)
         self.socket.connect((address.hostname, address.port))
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: Upgrade\r\n"
