@@ -25,7 +25,7 @@ from sanic import Sanic
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.qemu import FakeHost
-from tests.support.contract import Api, Contract
+from tests.support.contract import Api, Contract, contract
 from tests.support.service import PASSWORD
 from voidvm import app, config
 from voidvm.api.gate import Gate
@@ -243,7 +243,7 @@ class LocalService:
         """The API without a credential."""
         assert self._client is not None
         if self._contract is None:
-            self._contract = Contract(self._client.get("/docs/openapi.json").json())
+            self._contract = contract(self._client.get("/docs/openapi.json").content)
         return Api(self._client, self._contract)
 
     def statuses(self, vm_id: str) -> list[str]:

@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 from tests.support import warm
-from tests.support.contract import Api, Contract
+from tests.support.contract import Api, contract
 
 T = TypeVar("T")
 
@@ -129,8 +129,7 @@ class Service:
         """The API for a user who has just signed in."""
         if self._client is None:  # another hand has started it
             self._client = self._new_client()
-        document = self._client.get("/docs/openapi.json").json()
-        api = Api(self._client, Contract(document))
+        api = Api(self._client, contract(self._client.get("/docs/openapi.json").content))
         answer = api.ok("POST", "/auth/login", {"username": username, "password": password})
         return api.as_user(answer["token"])
 

@@ -123,6 +123,8 @@ def create_app(gate: Gate, *, body_bytes: int) -> Sanic:
                 name=f"{endpoint.name}_{number}" if number else endpoint.name,
                 unquote=True,
                 stream=endpoint.streams is not None,
+                # Unsaid, Sanic reads each handler's source to find it out: a fifth of a second.
+                error_format="json",
             )
 
     async def end_errands(_app: Sanic) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from base64 import b64encode
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import ARGON2_VERSION
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 
@@ -15,7 +18,7 @@ class Passwords:
     def __init__(self) -> None:
         self._hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
         self._places = asyncio.Semaphore(2)
-        self._decoy: str | None = None
+        self._decoy = _hash_of_nothing(self._hasher)
 
     async def hash(self, password: str) -> str:
         """A new hash, with its parameters in it."""
@@ -28,8 +31,6 @@ class Passwords:
         For an unknown user (`known` None) a hash of nothing is tried, so that the answer takes
         as long and tells nothing.
         """
-        if self._decoy is None:
-            self._decoy = await self.hash("nobody's password")
         async with self._places:
             fits = await asyncio.to_thread(self._verify, known or self._decoy, password)
         return fits and known is not None
@@ -39,3 +40,13 @@ class Passwords:
             return self._hasher.verify(known, password)
         except (VerificationError, InvalidHashError):
             return False
+
+
+def _hash_of_nothing(hasher: PasswordHasher) -> str:
+    """A hash that no password has, of random bytes in the form of a real one."""
+    salt, tag = (
+        b64encode(os.urandom(size)).decode().rstrip("=")
+        for size in (hasher.salt_len, hasher.hash_len)
+    )
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v={ARGON2_VERSION}${costs}${salt}${tag}"
