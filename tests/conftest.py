@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm_guests
 from tests.support.contract import Api
 from tests.support.service import Service
 
@@ -16,9 +17,17 @@ GUEST_FILES = ("vmlinuz", "initramfs.gz", "tiny.qcow2")
 LONGEST_FIRST = ("faults", "meta", "guest", "real", "api")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the tests as Ctrl-C does: services and guests are ended on the way."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        warm_guests.open_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    if not hasattr(config, "workerinput"):
+        warm_guests.remove_folder()
 
 
 @pytest.hookimpl(trylast=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm_guests
 from tests.support.contract import Api
 from tests.support.service import Service
 
@@ -17,7 +18,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def service(guest: Path) -> Iterator[Service]:
     """A running service that knows the guest `tiny` and a CD called `tiny-iso`."""
-    service = Service()
+    service = Service(**warm_guests.settings(guest))
     try:
         service.add_guest(guest)
         disc = service.folder / "disc.iso"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.meta.tty import Tty
+from tests.support import warm_guests
 from tests.support.local import free_port
 from tests.support.service import VOIDVM, Service
 
@@ -17,18 +18,12 @@ LINES = 40
 
 
 def test_a_crash_of_the_service_costs_the_terminal_no_byte(guest: Path, tmp_path: Path) -> None:
-    service = Service(VOIDVM_SERVER__PORT=str(free_port()))
+    service = Service(VOIDVM_SERVER__PORT=str(free_port()), **warm_guests.settings(guest))
     try:
         service.add_guest(guest)
         service.start()
         api = service.api()
-        # Without firmware and boot loader: it is there in half the time.
-        kernel = {
-            "image": "tiny-vmlinuz",
-            "initrd": "tiny-initramfs",
-            "cmdline": "console=ttyS0 quiet",
-        }
-        api.create("demo", kernel=kernel)
+        api.create("demo")
         api.start("demo")
         assert api.token is not None
         environ = service.environ | {"VOIDVM_URL": service.url, "VOIDVM_TOKEN": api.token}

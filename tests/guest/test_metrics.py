@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm_guests
 from tests.support.contract import Api, Json
 from tests.support.guests import boot, shell
 from tests.support.service import Service, eventually
@@ -18,7 +19,7 @@ MIB = 1024**2
 @pytest.fixture(scope="module")
 def service(guest: Path) -> Iterator[Service]:
     """A service that knows the guest `tiny` and measures every second."""
-    service = Service(VOIDVM_METRICS__INTERVAL="1")
+    service = Service(VOIDVM_METRICS__INTERVAL="1", **warm_guests.settings(guest))
     try:
         service.add_guest(guest)
         service.start()
@@ -30,7 +31,7 @@ def service(guest: Path) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def vm(api: Api) -> Iterator[str]:
     """A booted guest with a card."""
-    made: str = api.create("measured", memory=192)["id"]
+    made: str = api.create("measured", networks=[{"mac": warm_guests.MAC}])["id"]
     boot(api, made)
     yield made
     api.remove(made)

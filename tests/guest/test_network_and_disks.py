@@ -12,6 +12,7 @@ import pytest
 from tests.support.contract import Api, Json
 from tests.support.guests import PROMPT, boot, command_line, shell, wait_for
 from tests.support.service import Service, eventually
+from tests.support.warm_guests import MAC
 
 pytestmark = pytest.mark.guest
 
@@ -21,8 +22,8 @@ FORWARD = {"guestPort": 80}
 @pytest.fixture(scope="module")
 def pair(api: Api) -> tuple[str, str]:
     """Two booted guests over the same image: `open` and `isolated`."""
-    api.create("open", networks=[{"forwards": [FORWARD, {"guestPort": 81}]}])
-    api.create("isolated", networks=[{"isolated": True, "forwards": [FORWARD]}])
+    api.create("open", networks=[{"mac": MAC, "forwards": [FORWARD, {"guestPort": 81}]}])
+    api.create("isolated", networks=[{"mac": MAC, "isolated": True, "forwards": [FORWARD]}])
     api.start("open")
     api.start("isolated")
     for name in ("open", "isolated"):
@@ -80,7 +81,7 @@ def test_wait_tells_what_is_missing_on_a_port(api: Api, pair: tuple[str, str]) -
 def test_wait_sees_agent_address_console_and_status(api: Api, pair: tuple[str, str]) -> None:
     wait_for(api, "open", "agent")
     wait_for(api, "open", "ip")
-    wait_for(api, "open", "console:/voidvm-tiny (ready|there)/")
+    wait_for(api, "open", PROMPT)
     assert wait_for(api, "open", "running", timeout_s=1)["status"] == "running"
     query = {"for": "console:/never said/", "timeout": 0.3}
     error = api.refused("GET", "/vms/open/wait", "WAIT_TIMEOUT", params=query)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm_guests
 from tests.support.consoles import console
 from tests.support.contract import Api, Json
 from tests.support.disks import MIB, content, qcow2
@@ -32,7 +33,7 @@ SIZE_MIB = 300
 @pytest.fixture(scope="module")
 def service(guest: Path) -> Iterator[Service]:
     """A service whose data directory is a small file system of its own."""
-    service = Service()
+    service = Service(**warm_guests.settings(guest))
     service.data.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=700", "vv", str(service.data)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)

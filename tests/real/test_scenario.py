@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import warm_guests
 from tests.support.contract import Api
 from tests.support.guests import PROMPT, send, wait_for
 from tests.support.local import LocalService
@@ -38,7 +39,7 @@ class RealHands:
         send(self._api, vm_id, "poweroff -f\n")
 
     def wait_for_first_words(self, vm_id: str) -> None:
-        wait_for(self._api, vm_id, "console:/SeaBIOS/", timeout_s=30)
+        wait_for(self._api, vm_id, "console:/SeaBIOS|tiny/", timeout_s=30)
 
     def wait_for_guest(self, vm_id: str) -> None:
         wait_for(self._api, vm_id, PROMPT, timeout_s=60)
@@ -50,7 +51,7 @@ class RealHands:
 @pytest.fixture(scope="module")
 def local(guest: Path) -> Iterator[LocalService]:
     """A service in this process, so that its bus can be read, with real QEMUs."""
-    service = LocalService(None)
+    service = LocalService(None, **warm_guests.settings(guest))
     files = [guest / name for name in ("vmlinuz", "initramfs.gz", "tiny.qcow2")]
     try:
         asyncio.run(add_image(service.settings, os_name="tiny", files=files, report=lambda _: None))
