@@ -79,7 +79,7 @@ def test_a_file_is_uploaded_with_its_checksum_and_plain_lines(
     assert found == image
     _, said = run(service, "image", "upload", str(file), status=5)
     assert "is taken" in said
-    run(service, "image", "rm", "some.disk")
+    run(service, "image", "rm", "--yes", "some.disk")
     _, said = run(service, "image", "show", "some.disk", status=3)
     assert said.startswith("error: ")
     assert leftovers(service, api) == []
@@ -98,7 +98,7 @@ def test_an_upload_goes_on_when_the_service_restarts(
         _, said = running.communicate(timeout=60)
     assert running.returncode == 0, said
     assert api.ok("GET", "/images/restarted")["checksum"] == sha256(file.read_bytes())
-    run(service, "image", "rm", "restarted")
+    run(service, "image", "rm", "--yes", "restarted")
 
 
 def test_an_upload_that_was_interrupted_is_resumed_by_its_id(
@@ -116,7 +116,7 @@ def test_an_upload_that_was_interrupted_is_resumed_by_its_id(
     _, said = run(service, "image", "upload", str(file), "--resume", upload)
     assert "The image 'resumed' is there." in said
     assert "checksum …\nupload" not in said
-    run(service, "image", "rm", "resumed")
+    run(service, "image", "rm", "--yes", "resumed")
 
 
 def test_an_address_is_pulled_and_a_failure_is_told(
@@ -135,7 +135,7 @@ def test_an_address_is_pulled_and_a_failure_is_told(
     _, said = run(service, "image", "pull", "debain12", status=2)
     assert "debian12" in said
     run(service, "image", "pull", "debian12", "--name", "x", status=2)
-    run(service, "image", "rm", "thing")
+    run(service, "image", "rm", "--yes", "thing")
 
 
 def test_operations_are_listed_shown_awaited_and_cancelled(
@@ -162,7 +162,7 @@ def test_operations_are_listed_shown_awaited_and_cancelled(
     operation = api.ok("POST", "/images", body)["id"]
     found = json.loads(run(service, "operation", "wait", operation, "--json")[0])
     assert found["status"] == "succeeded"
-    run(service, "image", "rm", "held")
+    run(service, "image", "rm", "--yes", "held")
 
 
 def test_ctrl_c_leaves_the_work_alone_and_says_how_to_end_it(
@@ -208,7 +208,7 @@ def test_a_terminal_gets_a_bar(service: Service, api: Api, file: Path) -> None:
     assert "━".encode() in seen
     assert b"upload" in seen
     assert b"MiB" in seen
-    run(service, "image", "rm", "barred")
+    run(service, "image", "rm", "--yes", "barred")
 
 
 def test_disks_and_cds(service: Service, api: Api, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_disks_and_cds(service: Service, api: Api, tmp_path: Path) -> None:
     assert len(json.loads(run(service, "disk", "ls", "--json", "cli")[0])) == 1
     run(service, "vm", "iso", "cli", "disc")
     assert api.ok("GET", "/vms/cli")["iso"] == "disc"
-    _, said = run(service, "image", "rm", "disc", status=5)
+    _, said = run(service, "image", "rm", "--yes", "disc", status=5)
     assert "cli" in said
     run(service, "vm", "iso", "cli", "--eject")
     assert api.ok("GET", "/vms/cli")["iso"] is None

@@ -12,7 +12,7 @@ from voidvm.cli import transfer
 from voidvm.cli.completion import complete_image, complete_os
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.many import for_each
-from voidvm.cli.options import AsJson, ConfigFile, Quiet, Token, Url
+from voidvm.cli.options import AsJson, ConfigFile, Quiet, Token, Url, Yes, confirm, quoted
 from voidvm.cli.output import moment, note, print_fields, print_ids, print_json, print_table, size
 from voidvm.cli.owner import become_owner
 from voidvm.cli.paging import collect
@@ -157,8 +157,14 @@ def set_image(
 
 
 @app.command("rm")
-def remove_images(images: ImageNames, url: Url = None, token: Token = None) -> None:
+def remove_images(
+    images: ImageNames, yes: Yes = False, url: Url = None, token: Token = None
+) -> None:
     """Delete images that no VM is made from."""
+    if not yes:
+        what = "image" if len(images) == 1 else f"{len(images)} images:"
+        meant = ["voidvm", "image", "rm", "--yes", *images]
+        confirm(f"Delete {what} {quoted(images)}?", meant=meant)
     remote = connect(url, token)
 
     def remove(image: str) -> str:

@@ -74,6 +74,17 @@ def test_a_running_service_sees_what_is_added(
     api.ok("POST", "/vms", {"name": "of-tiny", "os": "tiny", "disk": 1, "memory": 128})
 
 
+def test_deleting_images_without_a_terminal_needs_a_yes(cli: Cli) -> None:
+    refused = cli("image", "rm", "some", "other disk")
+    assert refused.status == 2
+    assert refused.err.splitlines() == [
+        "error: Delete 2 images: 'some', 'other disk'? Nobody is there to say yes.",
+        "hint: if that is meant: voidvm image rm --yes some 'other disk'",
+    ]
+    assert cli("image", "rm", "some").err.startswith("error: Delete image 'some'?")
+    assert cli("image", "rm", "--yes", "some").status == 3, "it goes on to look for it"
+
+
 def test_a_file_that_is_no_image_adds_nothing(run: Cli, tmp_path: Path, files: list[str]) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     done = run("image", "add", "--os", "tiny", *files, str(tmp_path / "notes.txt"))

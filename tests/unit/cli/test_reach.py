@@ -61,7 +61,7 @@ image abort {upload}
 image pull http://127.0.0.1:1/nothing.qcow2 -> 1
 vm iso reach cd
 vm iso reach --eject
-image rm cd cd2
+image rm cd cd2 --yes
 vm start reach
 vm ls
 vm show reach
