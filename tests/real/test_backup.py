@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.contract import Api, Json
 from tests.support.service import Service
-from voidvm.errors import CommandFailed
+from voidvm.errors import LocalFailure
 from voidvm.services import backup as backups
 from voidvm.store.migrations import MIGRATIONS
 from voidvm.supervisor.paths import Layout
@@ -161,7 +161,7 @@ async def test_a_damaged_file_changes_nothing(state: Service, tmp_path: Path, ho
     backups.write(layout, None, file, is_forced=False)
     damaged(file, how)
     before = {path.name: path.read_bytes() for path in state.data.iterdir()}
-    with pytest.raises(CommandFailed, match=r"damaged|no backup"):
+    with pytest.raises(LocalFailure, match=r"damaged|no backup"):
         await restore(file, layout)
     assert {path.name: path.read_bytes() for path in state.data.iterdir()} == before
 
@@ -172,7 +172,7 @@ def test_the_backup_of_a_newer_version_is_refused(
     file = tmp_path / "b"
     backups.write(Layout(data=state.data, run=state.run), None, file, is_forced=False)
     monkeypatch.setattr(backups, "MIGRATIONS", MIGRATIONS[:-1])
-    with file.open("rb") as opened, pytest.raises(CommandFailed, match="newer than this"):
+    with file.open("rb") as opened, pytest.raises(LocalFailure, match="newer than this"):
         backups.Backup(opened, "b")
 
 

@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from voidvm import __version__
 from voidvm.cli.commands import Commands
 from voidvm.cli.failures import MEANINGS, CliError, Exit, exit_of_http, hint_of, say_error
-from voidvm.errors import ValidationFailed, VoidVMError
+from voidvm.errors import LocalFailure, ValidationFailed, VoidVMError
 
 app = typer.Typer(
     name="voidvm",
@@ -76,6 +76,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except CliError as error:
         say_error(error.message, error.hint)
         return error.exit_status
+    except LocalFailure as error:
+        say_error(str(error), error.hint)
+        return Exit.FAILED
     except VoidVMError as error:
         # Of input that is wrong the details say all.
         text = error.details if isinstance(error, ValidationFailed) else str(error)

@@ -21,7 +21,8 @@ The tree::
     ├── ServiceStopping, DatabaseUnusable, …            503
     └── NoSpace, NotEnoughMemory                        507
 
-The OpenAPI description and the table in docs/errors.md are made from `registry()`.
+The OpenAPI description and the table in docs/errors.md are made from `registry()`. `LocalFailure`
+is none of them: it is for the commands that work on the service's own files.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from voidvm.errors.images import (
     UploadOffsetConflict,
     UrlRefused,
 )
+from voidvm.errors.local import LocalFailure
 from voidvm.errors.requests import (
     DatabaseUnusable,
     IdempotencyConflict,
@@ -112,6 +114,7 @@ __all__ = [
     "InternalError",
     "InvalidCredentials",
     "LastAdmin",
+    "LocalFailure",
     "MethodNotAllowed",
     "NameTaken",
     "NoSpace",

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from voidvm import __version__
-from voidvm.errors import CommandFailed
+from voidvm.errors import LocalFailure
 from voidvm.hypervisor.img import sync_folder
 from voidvm.hypervisor.process import boot_id, running_guests
 from voidvm.store import backup as copies
@@ -71,12 +71,15 @@ class Restored(Struct, frozen=True, kw_only=True):
 def write(layout: Layout, config: Path | None, target: Path, *, is_forced: bool) -> Manifest:
     """Write a backup, also while a service runs; it appears whole, readable by its maker alone.
 
-    Raises `CommandFailed`.
+    Raises `LocalFailure`.
     """
     if not layout.database.exists():
-        raise _failed(f"there is no database in {layout.data}")
+        raise LocalFailure(
+            f"there is no database in {layout.data}: no service has kept its state there",
+            hint="name the service's configuration with --config FILE, or be its user or root",
+        )
     if target.exists() and not is_forced:
-        raise _failed(f"{target} is there already", hint="name another file, or add --force")
+        raise LocalFailure(f"{target} is there already", hint="name another file, or add --force")
     draft = target.with_name(f".{target.name}.partial")
     draft.unlink(missing_ok=True)
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -104,7 +107,7 @@ def write(layout: Layout, config: Path | None, target: Path, *, is_forced: bool)
         draft.rename(target)
         sync_folder(target.parent)
     except StoreError as error:
-        raise _failed(str(error)) from error
+        raise LocalFailure(str(error)) from error
     finally:
         draft.unlink(missing_ok=True)
     return manifest
@@ -132,15 +135,15 @@ class Backup:
     """A backup that is open for reading."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
-        """Read the manifest. Raises `CommandFailed` for what is no backup, or is a newer one."""
+        """Read the manifest. Raises `LocalFailure` for what is no backup, or is a newer one."""
         self._name = name
         try:
             self._archive = tarfile.open(fileobj=file, mode="r:gz")  # noqa: SIM115 - closed below
             self.manifest = msgspec.json.decode(self._small(MANIFEST), type=Manifest)
         except (*_DAMAGED, OSError, msgspec.MsgspecError) as error:
-            raise _failed(f"{name} is no backup of VoidVM: {error}") from error
+            raise LocalFailure(f"{name} is no backup of VoidVM: {error}") from error
         if self.manifest.format > FORMAT or self.manifest.schema > len(MIGRATIONS):
-            raise _failed(
+            raise LocalFailure(
                 f"{name} was made by VoidVM {self.manifest.version}, which is newer than this "
                 f"{__version__}",
                 hint="install that version, or a newer one",
@@ -162,7 +165,7 @@ class Backup:
     def unpack(self, name: str, target: Path) -> bool:
         """Write one of its files, durably; False when it has none of that name.
 
-        Raises `CommandFailed` for one that is damaged.
+        Raises `LocalFailure` for one that is damaged.
         """
         wanted = self.manifest.files.get(name)
         if wanted is None or name not in _MEMBERS:
@@ -178,9 +181,9 @@ class Backup:
                 out.flush()
                 os.fsync(fd)
         except _DAMAGED as error:
-            raise _failed(f"{self._name} is damaged: {name}: {error}") from error
+            raise LocalFailure(f"{self._name} is damaged: {name}: {error}") from error
         if digest.hexdigest() != wanted:
-            raise _failed(f"{self._name} is damaged: {name} is not what was put into it")
+            raise LocalFailure(f"{self._name} is damaged: {name} is not what was put into it")
         return True
 
 
@@ -199,22 +202,22 @@ async def restore(
 
     What is there is moved aside, never deleted, and only if `is_forced`: also the files of VMs
     and images that the backup does not know, which a service would remove. Nothing has changed
-    when this raises `CommandFailed` for a backup that cannot be used.
+    when this raises `LocalFailure` for a backup that cannot be used.
     """
     if not is_forced and (found := _kept(layout)):
-        raise _failed(
+        raise LocalFailure(
             f"{layout.data} is in use: it has {', '.join(found)}",
             hint="with --force they are moved aside",
         )
     running = {vm_id: pid for pid, vm_id in running_guests()}
     with _draft(layout) as draft:
         if not (backup.unpack(DATABASE, draft / DATABASE) and backup.unpack(KEY, draft / KEY)):
-            raise _failed("the backup has no database, or no key")
+            raise LocalFailure("the backup has no database, or no key")
         try:
             inspect(draft / DATABASE)
             known = await copies.adopt(draft / DATABASE, running=running, boot_id=boot_id())
         except StoreError as error:
-            raise _failed(f"the backup's database cannot be used: {error}") from error
+            raise LocalFailure(f"the backup's database cannot be used: {error}") from error
         ours = {vm_id for vm_id in running if layout.vm(vm_id).data.is_dir()}
         replaced = _move_aside(layout, known)
         (draft / KEY).rename(layout.key)
@@ -268,7 +271,3 @@ def _move_aside(layout: Layout, known: copies.Known) -> Path | None:
         place.parent.mkdir(mode=0o700, exist_ok=True)
         path.rename(place)
     return target
-
-
-def _failed(text: str, *, hint: str | None = None) -> CommandFailed:
-    return CommandFailed(text, tool="The command", hint=hint)

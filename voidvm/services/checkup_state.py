@@ -39,7 +39,8 @@ async def state_findings(settings: Settings, layout: Layout) -> list[Finding]:
         try:
             inspection = await asyncio.to_thread(inspect, layout.database)
         except StoreError as error:
-            return [*findings, fail("database", str(error), "or restore a copy of it")]
+            advice = "or bring a backup back: voidvm restore --force FILE"
+            return [*findings, fail("database", str(error), advice)]
         findings.append(ok("database", f"version {inspection.version}, {inspection.vms} VMs"))
     findings += [
         _key(layout.key),

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from voidvm.config import Settings
 from voidvm.domain.quota import Plans
-from voidvm.errors import CommandFailed
+from voidvm.errors import LocalFailure
 from voidvm.security.passwords import Passwords
 from voidvm.security.tokens import KeyUnusable, load_or_create_key
 from voidvm.services.accounts import make_admin
@@ -80,7 +80,7 @@ def _quoted(text: str) -> str:
 
 
 def make_data_dir(data: Path, *, owner: pwd.struct_passwd | None) -> Step:
-    """The data directory, its owner's alone. Raises `CommandFailed` for one that is another's."""
+    """The data directory, its owner's alone. Raises `LocalFailure` for one that is another's."""
     wanted = owner.pw_uid if owner is not None else os.geteuid()
     is_new = not data.exists()
     if is_new:
@@ -91,9 +91,8 @@ def make_data_dir(data: Path, *, owner: pwd.struct_passwd | None) -> Step:
     found = data.stat().st_uid
     # Root may look after anybody's, once it has become that user.
     if found != wanted and (owner is not None or os.geteuid() != 0):
-        raise CommandFailed(
+        raise LocalFailure(
             f"{data} belongs to {user_name(found)}",
-            tool="The command",
             hint=f"name another directory, or give it away: chown -R {user_name(wanted)} {data}",
         )
     return Step(what="data directory", where=str(data), is_new=is_new)
@@ -102,7 +101,7 @@ def make_data_dir(data: Path, *, owner: pwd.struct_passwd | None) -> Step:
 async def make_state(settings: Settings, password: Callable[[], str]) -> list[Step]:
     """Key, database and admin; `password` is asked for only if there is no user yet.
 
-    Raises `CommandFailed` for state that cannot be used.
+    Raises `LocalFailure` for state that cannot be used.
     """
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
     has_key, has_database = layout.key.exists(), layout.database.exists()
@@ -123,7 +122,7 @@ async def _make_files(layout: Layout, password: Callable[[], str]) -> bool:
         load_or_create_key(layout.key)
         database = await Database.open(layout.database)
     except (KeyUnusable, StoreError) as error:
-        raise CommandFailed(str(error), tool="The command") from error
+        raise LocalFailure(str(error)) from error
     try:
         users = UserStore(database, plans=Plans(dict))
         return await make_admin(users, Passwords(), password)

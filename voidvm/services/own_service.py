@@ -15,9 +15,9 @@ from voidvm.config import Server, Settings
 from voidvm.domain.permission import Permission
 from voidvm.domain.quota import Plans
 from voidvm.domain.token import ApiTokenRecord
-from voidvm.errors import CommandFailed
+from voidvm.errors import LocalFailure
 from voidvm.security.tokens import fingerprint, new_api_token
-from voidvm.store.database import Database
+from voidvm.store.database import Database, StoreError
 from voidvm.store.tokens import TokenStore
 from voidvm.store.users import UserStore
 from voidvm.supervisor.paths import Layout
@@ -33,10 +33,13 @@ async def ask(
 ) -> Any:  # noqa: ANN401 - JSON
     """The `data` of a POST, by an API token that lives as long as the call.
 
-    `purpose` is the token's name in the audit log. Raises `CommandFailed`.
+    `purpose` is the token's name in the audit log. Raises `LocalFailure`.
     """
     layout = Layout(data=settings.data_dir, run=settings.run_dir)
-    database = await Database.open(layout.database)
+    try:
+        database = await Database.open(layout.database)
+    except StoreError as error:
+        raise LocalFailure(str(error)) from error
     try:
         async with (
             _token(database, purpose=purpose, ttl_s=timeout_s) as token,
@@ -50,10 +53,14 @@ async def ask(
         ):
             answer = await client.post(path, json=body)
             if answer.is_error:
-                raise CommandFailed(answer.json()["error"]["message"], tool="The service")
+                raise LocalFailure(f"the service refused: {answer.json()['error']['message']}")
             return answer.json()["data"]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise CommandFailed(str(error) or "no answer", tool="The service") from error
+        raise LocalFailure(
+            f"the service at {address(settings.server)} gave no answer that can be used: "
+            f"{str(error) or type(error).__name__}",
+            hint="voidvm doctor looks for the reason",
+        ) from error
     finally:
         await database.close()
 
@@ -83,7 +90,10 @@ async def _token(database: Database, *, purpose: str, ttl_s: float) -> AsyncIter
     )
     admin = next((user for user in users if not user.must_change_password), None)
     if admin is None:
-        raise CommandFailed("no admin is active", tool="The service")
+        raise LocalFailure(
+            "no admin of this service can sign in, so nobody may ask it for that",
+            hint="sign in as an admin and choose a password: voidvm login",
+        )
     token, now = new_api_token(), datetime.now(UTC)
     record = ApiTokenRecord(
         id="tok-" + secrets.token_hex(6),

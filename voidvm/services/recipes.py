@@ -22,7 +22,7 @@ import voidvm
 from voidvm.config import Settings
 from voidvm.domain.catalog import CatalogEntry, find, parse_catalog, unknown
 from voidvm.domain.image import Image, ImageKind
-from voidvm.errors import CommandFailed, FieldProblem, ImageNotFound, ValidationFailed
+from voidvm.errors import FieldProblem, ImageNotFound, LocalFailure, ValidationFailed
 from voidvm.hypervisor.img import QemuImg
 from voidvm.services.images import image_file
 from voidvm.store.database import Database, StoreError
@@ -54,7 +54,7 @@ async def build_image(
 ) -> list[Path]:
     """Build a recipe's files, into `output` or, without one, into the data directory.
 
-    Raises `ImageNotFound` for a name without a recipe, `CommandFailed` when it cannot be built:
+    Raises `ImageNotFound` for a name without a recipe, `LocalFailure` when it cannot be built:
     the details say what to install.
     """
     script = recipes_dir() / name / "build.py"
@@ -71,7 +71,7 @@ async def build_image(
 
 
 def _load(name: str, script: Path) -> Callable[..., list[Path]]:
-    """A recipe's `build`, its failures told as `CommandFailed`."""
+    """A recipe's `build`, its failures told as `LocalFailure`."""
     spec = importlib.util.spec_from_file_location(f"voidvm_recipe_{name}", script)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {script}")
@@ -82,7 +82,7 @@ def _load(name: str, script: Path) -> Callable[..., list[Path]]:
         try:
             files: list[Path] = module.build(output, report=report)
         except module.BuildError as error:
-            raise CommandFailed(str(error), tool=f"The recipe of '{name}'") from error
+            raise LocalFailure(f"the image '{name}' cannot be built: {error}") from error
         return files
 
     return build
@@ -126,7 +126,7 @@ async def _database(layout: Layout) -> AsyncIterator[Database]:
     try:
         database = await Database.open(layout.database)
     except StoreError as error:
-        raise CommandFailed(str(error), tool="SQLite") from error
+        raise LocalFailure(str(error)) from error
     try:
         yield database
     finally:
