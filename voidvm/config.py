@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from voidvm.domain.quota import UNLIMITED
+from voidvm.domain.wording import explain
 
 PREFIX = "VOIDVM_"
 # On a key that may change while the service runs: `PUT /config` takes it (voidvm/live_settings.py).
@@ -309,7 +310,8 @@ def _section(name: str, kind: type[Section], content: Mapping[str, Any]) -> Sect
         except UnicodeDecodeError as error:
             raise ConfigError(f"[{name}] {key}: {value} is not text") from error
         except msgspec.ValidationError as error:
-            raise ConfigError(f"[{name}] {key}: {error}") from error
+            place, said = explain(error, known[target])
+            raise ConfigError(f"[{name}] {key}{place}: {said}") from error
     return kind(**found)
 
 

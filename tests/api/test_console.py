@@ -91,19 +91,21 @@ def test_text_frames_are_not_typed(client: ConsoleClient, qemu: FakeQemu) -> Non
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        "hello",
-        "{}",
-        "[]",
-        '{"type": "unknown"}',
-        '{"type": "resync"}',
-        '{"type": "resync", "since": -1}',
+        ("hello", "JSON is malformed"),
+        ("{}", "the message must have 'type'"),
+        ("[]", "the message must be an object, not an array"),
+        ('{"type": "unknown"}', "type must be one of 'ping', 'resync', 'break'"),
+        ('{"type": "resync"}', "the message must have 'since'"),
+        ('{"type": "resync", "since": -1}', "since must be an integer of at least 0"),
     ],
 )
-def test_nonsense_is_answered_and_forgiven(client: ConsoleClient, text: str) -> None:
+def test_nonsense_is_answered_and_forgiven(client: ConsoleClient, text: str, said: str) -> None:
     client.connection.send(text)
-    assert client.notice("error")["code"] == "VALIDATION_ERROR"
+    error = client.notice("error")
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["message"].startswith(said)
     client.type(b"still here")
     client.until(b"still here")
 

@@ -39,7 +39,7 @@ GOOD = [
     "𠮷野家",
 ]
 BAD = {
-    "": "must be str of length >= 1",
+    "": "must be text of at least 1 character",
     "a,b": "must be letters, digits, '.', '_' or '-', not ','",
     "../../etc/passwd": "must be letters, digits, '.', '_' or '-', not '/'",
     ".": "must not be dots alone",
@@ -73,8 +73,8 @@ BAD = {
     "vm-": "must not begin with 'vm-', as ids do",
     "vm-0123456789ab": "must not begin with 'vm-', as ids do",
     "vm-x": "must not begin with 'vm-', as ids do",
-    "x" * 64: "must be str of length <= 63",
-    "x" * 100_000: "must be str of length <= 63",
+    "x" * 64: "must be text of at most 63 characters",
+    "x" * 100_000: "must be text of at most 63 characters",
 }
 
 

@@ -37,7 +37,7 @@ def test_what_cannot_be_changed_is_said(service: Service, api: Api) -> None:
     assert "VOIDVM_LIMITS__REQUESTS_PER_MINUTE" in text
     status, text = run(service, api, "set", "limits.uploadBytes", "much")
     assert status != 0
-    assert "limits.uploadBytes: must be int | null, not str" in text
+    assert "limits.uploadBytes: must be an integer or null, not text" in text
     status, text = run(service, api, "set", "limit.uploadBytes", "1")
     assert status != 0
     assert "did you mean 'limits'" in text

@@ -90,10 +90,13 @@ def test_a_secret_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             "[plans.unlimited]\nmax_vms = 1\n",
             "[plans.unlimited] is built in and has no limits: leave it out",
         ),
-        ("[server]\nport = 70000\n", "[server] port: Expected `int` <= 65535"),
-        ("[server]\nport = 'x'\n", "[server] port: Expected `int`, got `str`"),
-        ("[qemu]\naccel = 'xen'\n", "[qemu] accel: Invalid enum value 'xen'"),
-        ("[console]\nhistory_bytes = 1\n", "[console] history_bytes: Expected `int` >= 65536"),
+        ("[server]\nport = 70000\n", "[server] port: must be an integer of at most 65535"),
+        ("[server]\nport = 'x'\n", "[server] port: must be an integer, not text"),
+        ("[qemu]\naccel = 'xen'\n", "[qemu] accel: must be one of 'auto', 'kvm', 'tcg'"),
+        (
+            "[console]\nhistory_bytes = 1\n",
+            "[console] history_bytes: must be an integer of at least 65536",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(file: Path, text: str, message: str) -> None:

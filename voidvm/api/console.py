@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -31,6 +31,7 @@ from voidvm.domain.console import (
 )
 from voidvm.domain.permission import Permission
 from voidvm.domain.vm import Value
+from voidvm.domain.wording import explain
 from voidvm.errors import VoidVMError
 from voidvm.services.consoles import OpenConsole, Since
 from voidvm.supervisor.console import StatusNotice, ViewersNotice
@@ -230,7 +231,7 @@ async def _take_input(socket: Socket, console: OpenConsole) -> None:
         try:
             control = _control.decode(message)
         except msgspec.MsgspecError as error:
-            await _say(socket, ConsoleError(code="VALIDATION_ERROR", message=str(error)))
+            await _say(socket, ConsoleError(code="VALIDATION_ERROR", message=_wrong_with(error)))
             continue
         if isinstance(control, _Ping):
             await _say(socket, ConsolePong(id=control.id))
@@ -238,6 +239,13 @@ async def _take_input(socket: Socket, console: OpenConsole) -> None:
             console.seek(control.since)
         elif console.viewer.mode == "write":
             await _send_break(socket, console)
+
+
+def _wrong_with(error: msgspec.MsgspecError) -> str:
+    if not isinstance(error, msgspec.ValidationError):
+        return str(error)
+    place, said = explain(error, Literal["ping", "resync", "break"])
+    return f"{place.removeprefix('.') or 'the message'} {said}"
 
 
 async def _send_break(socket: Socket, console: OpenConsole) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from voidvm.domain.fields import Name, name_problem, normal_name
+from voidvm.domain.wording import explain
 from voidvm.errors import FieldProblem, ValidationFailed
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -84,8 +85,8 @@ def _field_problems(hint: Any, value: object, *, path: str, is_text: bool) -> li
     try:
         msgspec.convert(value, hint, strict=not is_text)
     except msgspec.ValidationError as problem:
-        text, _, inner = str(problem).partition(" - at `$")
-        return [FieldProblem(path + inner.rstrip("`"), _plain(text))]
+        inner, message = explain(problem, hint, is_text=is_text)
+        return [FieldProblem(path + inner, message)]
     return []
 
 
@@ -126,11 +127,3 @@ def _struct_inside(hint: Any) -> tuple[type[msgspec.Struct] | None, type | None]
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def _plain(text: str) -> str:
-    """Msgspec's message, as the end of a sentence that begins with the field's name."""
-    text = text.replace("`", "")
-    if text.startswith("Expected "):
-        return "must be " + text.removeprefix("Expected ").replace(", got", ", not")
-    return text[:1].lower() + text[1:]

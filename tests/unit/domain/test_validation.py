@@ -50,12 +50,12 @@ def test_problems_at_every_depth_are_named() -> None:
     }
     assert sorted(problems(value)) == [
         ("firstPart.nope", "is unknown; did you mean 'note'?"),
-        ("firstPart.size", "must be int >= 1"),
+        ("firstPart.size", "must be an integer of at least 1"),
         ("firstpart", "is unknown; did you mean 'firstPart'?"),
-        ("flag", "must be bool, not str"),
-        ("maybe.size", "must be int, not null"),
+        ("flag", "must be true or false, not text"),
+        ("maybe.size", "must be an integer, not null"),
         ("moreParts[1].size", "is required"),
-        ("moreParts[2].size", "must be int, not str"),
+        ("moreParts[2].size", "must be an integer, not text"),
     ]
 
 
