@@ -14,10 +14,11 @@ import typer
 from voidvm.cli.failures import CliError, Exit
 from voidvm.cli.options import ConfigFile
 from voidvm.cli.owner import become, become_owner
-from voidvm.cli.serve import load_settings
+from voidvm.cli.serve import load_settings, read_settings
 from voidvm.config import DEFAULT_ADMIN_PASSWORD, Settings, default_file
 
 if TYPE_CHECKING:
+    from voidvm.config import Loaded
     from voidvm.services.foundation import Step
 
 _SHORTEST = 8
@@ -53,7 +54,11 @@ def init(
     owner = _user(user)
     password = _password_of(admin_password_file)
     path = (config or default_file()).absolute()
-    wanted = _placed(load_settings(path if path.exists() else Path(os.devnull)), data_dir, run_dir)
+    found = read_settings(path if path.exists() else Path(os.devnull))
+    for key, folder in (("data_dir", data_dir), ("run_dir", run_dir)):
+        if folder is not None:
+            _refuse_other(folder.absolute(), path, key, found)
+    wanted = _placed(found.settings, data_dir, run_dir)
     steps = [foundation.write_config(path, wanted, reader=owner)]
     settings = load_settings(path)
     steps.append(foundation.make_data_dir(settings.data_dir, owner=owner))
@@ -86,6 +91,26 @@ def _user(name: str | None) -> pwd.struct_passwd | None:
     if os.geteuid() not in {0, found.pw_uid}:
         raise CliError(f"only root can do that for '{name}'", exit_status=Exit.USAGE)
     return found
+
+
+def _refuse_other(folder: Path, config: Path, key: str, found: Loaded) -> None:
+    """Raise `CliError` where a directory other than `folder` would be used all the same."""
+    now = Path(getattr(found.settings.storage, key))
+    if folder == now:
+        return
+    option = f"--{key.replace('_', '-')}"
+    if ("storage", key) in found.sources.environment:
+        raise CliError(
+            f"VOIDVM_STORAGE__{key.upper()} is {now}, and wins over {option}",
+            exit_status=Exit.USAGE,
+            hint="unset it, or leave the option out",
+        )
+    if config.exists():
+        raise CliError(
+            f"{config} is there already, and its {key} is {now}: {option} is for a new one",
+            exit_status=Exit.USAGE,
+            hint=f"write {key} under [storage] there, or name another file with --config",
+        )
 
 
 def _placed(settings: Settings, data_dir: Path | None, run_dir: Path | None) -> Settings:

@@ -95,3 +95,27 @@ def test_doctor_says_how_a_backup_comes_back(
     assert done.status == 1
     assert f"{broken} cannot be used: file is not a database" in done.out
     assert "→ or bring a backup back: voidvm restore --force FILE" in done.out
+
+
+@pytest.mark.parametrize("key", ["data_dir", "run_dir"])
+def test_a_directory_that_init_would_not_use_is_refused(
+    run: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    config = tmp_path / "etc" / "voidvm.toml"
+    option, other = f"--{key.replace('_', '-')}", str(tmp_path / "other")
+    refused = run("init", "--config", str(config), option, other)
+    assert refused.status == 2
+    assert f"VOIDVM_STORAGE__{key.upper()} is {tmp_path}/" in refused.err
+    assert not config.exists()
+    for name in ("DATA_DIR", "RUN_DIR"):
+        monkeypatch.delenv(f"VOIDVM_STORAGE__{name}")
+    given = {"data_dir": str(tmp_path / "data"), "run_dir": str(tmp_path / "run")}
+    options = ["--data-dir", given["data_dir"], "--run-dir", given["run_dir"]]
+    for _ in range(2):
+        assert run("init", "--config", str(config), *options).status == 0, "the same is kept"
+    refused = run("init", "--config", str(config), option, other)
+    assert refused.status == 2
+    said, hint = refused.err.splitlines()
+    assert said.startswith(f"error: {config} is there already, and its {key} is {given[key]}: ")
+    assert hint == f"hint: write {key} under [storage] there, or name another file with --config"
+    assert not (tmp_path / "other").exists()
