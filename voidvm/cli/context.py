@@ -65,8 +65,7 @@ def list_contexts(as_json: AsJson = False) -> None:
 def use_context(name: Name) -> None:
     """Let commands without --url go to this service."""
     contexts = Contexts(default_path())
-    with contexts.locked():
-        context = contexts.named(name)
+    with contexts.changing(name) as context:
         contexts.use(context)
     note(f"Commands go to {context.url} now.")
 
@@ -75,7 +74,6 @@ def use_context(name: Name) -> None:
 def remove_context(name: Name) -> None:
     """Forget a login here; to end the session there, too: voidvm logout."""
     contexts = Contexts(default_path())
-    with contexts.locked():
-        context = contexts.named(name)
+    with contexts.changing(name) as context:
         contexts.remove(context)
     note(f"The login at {context.url} is forgotten.")

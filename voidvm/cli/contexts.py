@@ -104,8 +104,15 @@ class Contexts:
         self._store(content)
 
     @contextmanager
+    def changing(self, name: str) -> Iterator[Context]:
+        """The login that is called so, which no other `voidvm` changes in this block."""
+        self.named(name)  # where there is none, nothing is locked, and no folder made
+        with self.locked():
+            yield self.named(name)
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
-        """No other `voidvm` changes the file in this block.
+        """No other `voidvm` changes the file in this block; its folder is made if need be.
 
         A refresh token works once and its reuse ends the session, so that two commands that run
         side by side must not both use it.

@@ -223,12 +223,16 @@ class Remote:
             if error.status != 401:
                 raise
         finally:
-            with self.contexts.locked():
-                saved = self.contexts.get(self.url)
-                if saved:
-                    self.contexts.save(
-                        Context(url=self.url, username=saved.username, ca_file=saved.ca_file)
-                    )
+            if self.contexts.get(self.url):
+                self._forget()
+
+    def _forget(self) -> None:
+        with self.contexts.locked():
+            saved = self.contexts.get(self.url)
+            if saved:
+                self.contexts.save(
+                    Context(url=self.url, username=saved.username, ca_file=saved.ca_file)
+                )
 
     def access_token(self) -> str | None:
         """The token to send: the given one, else the saved one, renewed if it has run out."""

@@ -49,6 +49,8 @@ class SavedLogin:
 
     async def renew(self, core: Core, stale: str | None) -> bool:
         """Replace the saved token `stale`; False when a new login is needed."""
+        if self._contexts.get(self._url) is None:
+            return False  # and no folder is made in order to lock it
         with ExitStack() as stack:
             # Another command may hold it for as long as the service takes to answer.
             await core.io.do(lambda: stack.enter_context(self._contexts.locked()))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.contract import Api
 from tests.support.local import LocalService
+from tests.support.service import PASSWORD
 from tests.unit.cli.conftest import Cli
 from voidvm.cli.contexts import default_path
 
@@ -47,6 +49,20 @@ def test_without_a_login_the_hint_says_how(
     done = run("vm", "ls")
     assert done.status == 4
     assert done.err.endswith(f"hint: voidvm login --url {local.url}/api/v1\n")
+
+
+def test_who_has_never_signed_in_is_left_no_folder(
+    run: Cli, local: LocalService, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOIDVM_URL", local.url)
+    assert run("vm", "ls").status == 4
+    assert run("logout").err.startswith("Nobody is signed in")
+    assert run("context", "use", "nobody").status == 3
+    assert run("context", "rm", "nobody").status == 3
+    session = api.ok("POST", "/auth/login", {"username": "admin", "password": PASSWORD})
+    monkeypatch.setenv("VOIDVM_TOKEN", session["token"])
+    assert run("logout").err.startswith("Signed out")
+    assert not default_path().parent.exists()
 
 
 def test_a_wrong_password_is_refused(
