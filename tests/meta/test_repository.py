@@ -41,6 +41,32 @@ def test_a_script_tells_how_it_is_used(name: str) -> None:
     assert "set -euo" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--minute", "3"], "does not know '--minute'"),
+        (["--minutes", "3", "soon"], "does not know 'soon'"),
+        (["--seed"], "--seed needs a value"),
+        (["--minutes=an hour"], "'an hour' is no number of minutes"),
+    ],
+)
+def test_soak_looks_at_its_arguments_before_it_installs_anything(
+    arguments: list[str], said: str
+) -> None:
+    done = subprocess.run(
+        [ROOT / "scripts" / "soak", *arguments],
+        # Whoever gets as far as installing ends there.
+        env={"PATH": os.environ["PATH"], "VOIDVM_PYTHON": "/nowhere", "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+
+
 def test_ci_runs_the_test_command_and_nothing_else() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set "))]
