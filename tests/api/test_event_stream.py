@@ -95,6 +95,22 @@ def test_each_hears_its_own_and_one_vm_if_wanted(
     assert refused(other.api, vm=her_vm) == (404, "VM_NOT_FOUND")
 
 
+def test_a_deleted_vm_is_told_of_as_long_as_something_is_to_come(
+    local: LocalService, api: Api, ada: Person
+) -> None:
+    place = newest(ada.api)
+    vm = ada.api.create("to-go", os=None)
+    ada.api.remove(vm["id"])
+    with stream(ada.api, vm=vm["id"], after=place) as events:
+        told = [events.next()]
+        while told[-1].kind != "vm.deleted":
+            told.append(events.next())
+    assert [message.data for message in told] == since(ada.api, place, vm=vm["id"])
+    assert refused(ada.api, vm=vm["id"]) == (404, "VM_NOT_FOUND")
+    assert refused(ada.api, vm=vm["id"], after=told[-1].id) == (404, "VM_NOT_FOUND")
+    assert refused(person(local, api).api, vm=vm["id"], after=place) == (404, "VM_NOT_FOUND")
+
+
 def test_messages_are_in_the_callers_language(ada: Person, her_vm: str) -> None:
     with stream(ada.api, headers={"accept-language": "zh"}) as events:
         change(ada.api, her_vm)

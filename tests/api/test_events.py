@@ -80,6 +80,33 @@ def test_each_hears_its_own_and_an_admin_all(local: LocalService, api: Api, name
     assert kinds(since(api, place, vm=vm)) == ["vm.created"]
 
 
+def test_the_events_of_a_vm_outlive_it(local: LocalService, api: Api, name: str) -> None:
+    place = newest(api)
+    ada, bob = person(local, api, plan="unlimited"), person(local, api)
+    vm = ada.api.create(name, os=None)["id"]
+    ada.api.remove(vm)
+    for reader in (ada.api, api):
+        told = since(reader, place, vm=vm)
+        assert (kinds(told)[0], kinds(told)[-1]) == ("vm.created", "vm.deleted")
+        last = reader.ok("GET", "/events", params={"vm": vm, "limit": 1})["events"]
+        assert last == told[-1:]
+        reader.refused("GET", "/events", "VM_NOT_FOUND", params={"vm": name})
+    for stranger in (bob.api, ada.with_token("image:read")):
+        stranger.refused("GET", "/events", "VM_NOT_FOUND", params={"vm": vm})
+
+
+def test_who_owned_a_vm_last_reads_what_was_told_since(
+    local: LocalService, api: Api, name: str
+) -> None:
+    ada, bob = person(local, api, plan="unlimited"), person(local, api, plan="unlimited")
+    vm = ada.api.create(name, os=None)["id"]
+    api.ok("DELETE", f"/users/{ada.id}", params={"transferTo": bob.id})
+    bob.api.remove(vm)
+    told = kinds(bob.api.ok("GET", "/events", params={"vm": vm})["events"])
+    assert told[-1] == "vm.deleted"
+    assert "vm.created" not in told, "it was another's then"
+
+
 def test_a_token_hears_what_it_may_read(local: LocalService, api: Api, name: str) -> None:
     ada = person(local, api, plan="unlimited")
     blind = ada.with_token("image:read")

@@ -20,6 +20,7 @@ from voidvm.domain.account import Principal
 from voidvm.domain.event import Event, EventKind, EventRecord
 from voidvm.domain.vm import Value
 from voidvm.services.events import Events, Feed, Wants
+from voidvm.services.services import Services
 
 HEARTBEAT_S: Final = 15.0
 # When a client whose stream has ended is to come back.
@@ -28,7 +29,10 @@ RETRY_S: Final = 3.0
 RESYNC: Final = "resync-required"
 
 After = Annotated[str, Meta(max_length=64, description="An event's id: what came after it.")]
-VmRef = Annotated[str, Meta(min_length=1, description="Of this VM only, by id or name.")]
+VmRef = Annotated[
+    str,
+    Meta(min_length=1, description="Of this VM only, by id or name; of a deleted one by its id."),
+]
 
 
 class EventsQuery(Value, frozen=True, kw_only=True):
@@ -70,15 +74,16 @@ async def list_events(call: Call[Nothing, EventsQuery]) -> Answer:
     """What changed, in order: of one's own objects, for admins of all, as permissions allow.
 
     With `after` what came after that event, else the newest. Events are kept for 30 days, and no
-    more than 100,000; where some after `after` are gone, the answer is `RESYNC_REQUIRED`.
+    more than 100,000; where some after `after` are gone, the answer is `RESYNC_REQUIRED`. Those of
+    a VM outlive it: by its id, whoever owned it last and admins read them.
     """
     query, services = call.query, call.services
-    vm = await services.vms.find(call.principal, query.vm) if query.vm is not None else None
+    vm_id = await _vm_id(services, call.principal, query.vm)
     page = await services.events.page(
         call.principal,
         after=query.after,
         limit=query.limit,
-        vm_id=vm.id if vm is not None else None,
+        vm_id=vm_id,
         kinds=None if query.kind is None else [query.kind],
     )
     words = language(call.request)
@@ -101,8 +106,10 @@ async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
     Each has its number as `id`, its kind as `event` and all of it as `data`. The header
     `Last-Event-ID`, or else `after`, says after which to begin, by default with the next. Where
     some of these are kept no more, one event `resync-required` stands for them: read the lists
-    anew. The stream counts as one of the user's sockets and ends with the session. A client that
-    reads too slowly is cut off, and loses nothing when it comes back with its last id.
+    anew. Of a VM that was deleted, named by its id, it tells what came after `after`; where its end
+    is not among that, nothing will come, and the answer is `VM_NOT_FOUND`. The stream counts as one
+    of the user's sockets and ends with the session. A client that reads too slowly is cut off, and
+    loses nothing when it comes back with its last id.
     """
     query, services = call.query, call.services
     token = call.upgrade.bearer or query.token
@@ -110,12 +117,12 @@ async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
         raise errors.Unauthorized
     principal = await services.accounts.authenticate(token)
     await call.upgrade.admit(principal)
-    vm_id = (await services.vms.find(principal, query.vm)).id if query.vm is not None else None
+    after = call.request.headers.get("last-event-id") or query.after
+    vm_id = await _vm_id(services, principal, query.vm, after=after or services.events.last_id)
 
     def wants(event: EventRecord) -> bool:
         return vm_id is None or event.vm_id == vm_id
 
-    after = call.request.headers.get("last-event-id") or query.after
     events, words = services.events, language(call.request)
     async with _followed(events, principal, after=after, wants=wants) as (feed, is_whole):
         stream = call.upgrade.open_stream()
@@ -132,6 +139,23 @@ async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
             shown = event.show(events.epoch, language=words)
             data = msgspec.json.encode(shown).decode()
             await stream.send(event=event.kind, data=data, place=shown.id)
+
+
+async def _vm_id(
+    services: Services, principal: Principal, ref: str | None, *, after: str | None = None
+) -> str | None:
+    """The VM that is meant, also if it is deleted, and `after` comes before that.
+
+    Raises `VmNotFound`.
+    """
+    if ref is None:
+        return None
+    try:
+        return (await services.vms.find(principal, ref)).id
+    except errors.VmNotFound:
+        if await services.events.deletion_of(principal, ref, after=after) is None:
+            raise
+        return ref
 
 
 @asynccontextmanager

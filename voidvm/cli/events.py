@@ -21,7 +21,11 @@ _BROKEN = "The connection broke. Connecting again…"
 def events(
     vm: Annotated[
         str | None,
-        typer.Argument(metavar="[VM]", help="Only of this VM.", autocompletion=complete_vm),
+        typer.Argument(
+            metavar="[VM]",
+            help="Only of this VM; a deleted one by its id.",
+            autocompletion=complete_vm,
+        ),
     ] = None,
     after: Annotated[
         str | None,
@@ -46,6 +50,7 @@ def events(
     """Follow what changes, one event a line, until Ctrl-C; --json prints each whole.
 
     It connects again when the service restarts, and goes on after the last event it has shown.
+    With a VM it ends when that is deleted.
 
     Example: voidvm events --last 10 --no-follow --json | jq -r .message
     """
@@ -55,7 +60,8 @@ def events(
     found = _past(remote, vm=vm, after=after, last=last) if last or not follow else iter(())
     for number, event in enumerate(_both(remote, found, vm=vm, after=after, goes_on=follow), 1):
         print(json.dumps(event, ensure_ascii=False) if as_json else _line(event), flush=True)
-        if number == count:
+        # What is deleted changes no more; the id goes to no other VM.
+        if number == count or (vm is not None and event["event"] == "vm.deleted"):
             return
 
 

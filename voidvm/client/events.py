@@ -38,7 +38,8 @@ class Events(Bound[F]):
 
         A broken connection is made again and goes on after the last event, which `on_break` is
         told; ten minutes without a service are an end. Raises `ResyncRequired` where events are
-        kept no more: read the lists anew, then go on after its `last_id`.
+        kept no more: read the lists anew, then go on after its `last_id`. Of a deleted VM, named by
+        its id, there are those after `after`; `VmNotFound` where its end is not among them.
         """
         place, is_known = after, False
         patience = Patience(first_s=0.2, last_s=5, give_up_s=GIVE_UP_AFTER_S)
@@ -73,7 +74,8 @@ class Events(Bound[F]):
     ) -> Request[EventList]:
         """Some events, oldest first: what came after `after`, else the newest.
 
-        `last_id` of the answer is the `after` with which to go on. Raises `ResyncRequired`.
+        `last_id` of the answer is the `after` with which to go on. A deleted VM is named by its id.
+        Raises `ResyncRequired`.
         """
         query = {
             "after": after,

@@ -144,6 +144,23 @@ class Events:
         last = found[-1].seq if has_more else newest
         return EventPage(events=found, last_id=self.id_of(last), has_more=has_more)
 
+    async def deletion_of(
+        self, principal: Principal, vm_id: str, *, after: str | None = None
+    ) -> EventRecord | None:
+        """The end of the caller's VM, if it has one that comes after `after`, and while it is kept.
+
+        Who hears of that hears of what was before: the admins, and who owned it last.
+        """
+        event = await self._store.deletion(vm_id)
+        if event is None or not event.is_for(principal):
+            return None
+        if after is None:
+            return event
+        # After a place of another database comes nothing but what is new.
+        found = _ID.fullmatch(after)
+        is_ahead = found is not None and found[1] == self.epoch and int(found[2]) < event.seq
+        return event if is_ahead else None
+
     async def feed(
         self, principal: Principal, *, after: str | None, wants: Wants | None = None
     ) -> Feed:

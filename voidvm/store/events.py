@@ -131,6 +131,14 @@ class EventStore:
             )
         return [_event(row) for row in rows]
 
+    async def deletion(self, vm_id: str) -> EventRecord | None:
+        """The event that tells of a VM's end, while it is kept."""
+        rows = await self.database.read(
+            "SELECT * FROM events WHERE vm_id = ? AND kind = ? ORDER BY seq DESC LIMIT 1",
+            (vm_id, EventKind.VM_DELETED),
+        )
+        return _event(rows[0]) if rows else None
+
     async def prune(self) -> bool:
         """Drop of what is older than `KEPT`, and of the oldest above `KEPT_MAX`, the first piece.
 

@@ -45,6 +45,18 @@ def test_json_for_programs(cli: Cli, api: Api, vm: str, place: str) -> None:
     assert json.loads(done.out) == api.ok("GET", "/events", params={"after": place})["events"][0]
 
 
+def test_a_deleted_vm_is_told_of_to_its_end(cli: Cli, api: Api, vm: str, place: str) -> None:
+    vm_id = api.ok("GET", f"/vms/{vm}")["id"]
+    describe(api, vm, "1")
+    api.remove(vm)
+    for options in (["--last", "20"], ["--after", place]):
+        done = cli("events", vm_id, *options)
+        assert (done.status, done.err) == (0, "")
+        assert done.out.endswith(f" VM '{vm}' was deleted.\n")
+        assert f" VM '{vm}' was changed.\n" in done.out
+    assert cli("events", vm_id).status == 3
+
+
 def test_what_is_wrong_is_said(cli: Cli, place: str) -> None:
     assert cli("events", "none").status == 3
     wrong = cli("events", "--after", "x")

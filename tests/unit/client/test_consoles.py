@@ -161,7 +161,8 @@ def test_events_go_on_after_the_last_one(own: LocalService) -> None:
     token, vm = begun(own)
     breaks: list[errors.VoidVMError] = []
     with VoidVMClient(own.url, token) as client:
-        events = client.events(after=client.events.list(limit=1).last_id, on_break=breaks.append)
+        place = client.events.list(limit=1).last_id
+        events = client.events(after=place, on_break=breaks.append)
         client.vms.pause(vm)
         assert next(events).data["status"] == "paused"
         own.stop()
@@ -170,9 +171,14 @@ def test_events_go_on_after_the_last_one(own: LocalService) -> None:
         assert next(events).data["status"] == "running"
         assert len(breaks) == 1
         client.vms.delete(vm, force=True)
-        of_vm = client.events(vm=vm.id, after="0-0")
-        with pytest.raises(errors.VmNotFound):
-            next(of_vm)
+        of_vm = client.events(vm=vm, after=place)
+        assert next(of_vm).data["status"] == "paused"
+        while next(of_vm).event != "vm.deleted":
+            pass
+        assert client.events.list(vm=vm).events[-1].event == "vm.deleted"
+        for nothing in (None, "0-0", client.events.list().last_id):
+            with pytest.raises(errors.VmNotFound):
+                next(client.events(vm=vm, after=nothing))
 
 
 def test_events_that_are_kept_no_more_are_an_error(client: VoidVMClient) -> None:
