@@ -219,7 +219,8 @@ def remove_users(
 ) -> None:
     """Delete users."""
     if not yes:
-        confirm(f"Delete {quoted(users)}?", meant=["voidvm", "user", "rm", "--yes", *users])
+        heir = [] if transfer_to is None else ["--transfer-to", transfer_to]
+        confirm(f"Delete {quoted(users)}?", meant=["voidvm", "user", "rm", "--yes", *heir, *users])
     remote = connect(url, token)
 
     def remove(user: str) -> str:

@@ -61,6 +61,8 @@ def test_what_a_user_owns_goes_to_another(
 ) -> None:
     own = local.api(username=ada, password=SECRET)
     own.ok("POST", "/vms", {"name": "of-ada", "disk": 1, "memory": 128})
+    asked = cli("user", "rm", ada, "--transfer-to", "admin").err
+    assert asked.endswith(f"voidvm user rm --yes --transfer-to admin {ada}\n")
     assert cli("user", "rm", ada, "--yes").status == 5
     assert cli("user", "rm", ada, "--yes", "--transfer-to", "admin").status == 0
     assert api.ok("GET", "/vms/of-ada")["owner"] == "admin"

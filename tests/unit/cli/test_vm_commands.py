@@ -90,6 +90,8 @@ def test_deleting_without_a_terminal_needs_a_yes(cli: Cli, vm: str) -> None:
     refused = cli("vm", "rm", vm)
     assert refused.status == 2
     assert refused.err.endswith(f"hint: if that is meant: voidvm vm rm --yes {vm}\n")
+    forced = cli("vm", "rm", vm, "--force").err
+    assert forced.endswith(f"hint: if that is meant: voidvm vm rm --yes --force {vm}\n")
 
 
 def test_a_filter_that_nothing_fits_is_not_called_an_empty_host(cli: Cli, vm: str) -> None:

@@ -93,7 +93,8 @@ def remove_vms(
     """Delete VMs with their disks and their history."""
     if not yes:
         what = f"VM {quoted(vms)} with its disks" if len(vms) == 1 else _several(vms)
-        confirm(f"Delete {what}?", meant=["voidvm", "vm", "rm", "--yes", *vms])
+        forced = ["--force"] if force else []
+        confirm(f"Delete {what}?", meant=["voidvm", "vm", "rm", "--yes", *forced, *vms])
     remote = connect(url, token)
     query = {"force": "true"} if force else None
 
