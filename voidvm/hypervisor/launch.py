@@ -33,6 +33,7 @@ class Launcher:
         self._binary = binary
         self._identity = identity
         self._cgroups = cgroups
+        self._found: str | None = None
 
     async def launch(self, guest: Guest) -> QemuProcess:
         """A QEMU that has been spawned with `-S`: no guest instruction runs yet.
@@ -74,10 +75,7 @@ class Launcher:
             except OSError as error:
                 name = Path(error.filename).name if error.filename else "a file"
                 raise LaunchFailed(f"cannot open {name}: {error.strerror}") from error
-            binary = shutil.which(self._binary)
-            if binary is None:
-                raise LaunchFailed(f"{self._binary} is not installed")
-            command = [*privileges(self._identity), *argv.build(binary, guest, fds)]
+            command = [*privileges(self._identity), *argv.build(self._find(), guest, fds)]
             try:
                 return subprocess.Popen(
                     command,
@@ -91,6 +89,14 @@ class Launcher:
                 )
             except OSError as error:
                 raise LaunchFailed(f"cannot run {self._binary}: {error.strerror}") from error
+
+    def _find(self) -> str:
+        """QEMU's path, looked for again only when it is there no more."""
+        if self._found is None or not os.access(self._found, os.X_OK):
+            self._found = shutil.which(self._binary)
+        if self._found is None:
+            raise LaunchFailed(f"{self._binary} is not installed")
+        return self._found
 
     @staticmethod
     def _open_stderr(guest: Guest, stack: ExitStack) -> int:

@@ -124,6 +124,8 @@ async def run(
                 await _watched(reading, watch)
             finally:
                 reading.cancel()
+                # Also that it was cancelled must be heard by somebody, or the log is told.
+                await asyncio.gather(reading, return_exceptions=True)
             await process.wait()
     except TimeoutError as error:
         raise CommandFailed(f"no end after {limits.wall_s:g} s", tool=program) from error

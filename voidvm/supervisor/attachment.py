@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REATTACH_S = 1.5
+PATIENCE_S = 0.005
 RECOVER_EVERY_S = 1.0
 NO_SPACE = "io-error: no space"
 SPACE_EVERY_S = 2.0
@@ -290,7 +291,8 @@ class Attachment:
         run = self._state.run
         if run is not None and run.started_at is None:
             self._state.run = msgspec.structs.replace(run, started_at=incidents.now())
-        self._state.set(VmStatus.RUNNING)
+        # Whoever waits for it has the answer first; a service that dies before sees it again.
+        self._state.set(VmStatus.RUNNING, patience_s=PATIENCE_S)
 
     def _mark_paused(self, reason: str) -> None:
         if reason in FATAL and reason != self._halted_by:

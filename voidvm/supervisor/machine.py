@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 GREETING_S = 20.0
 RESUME_S = 10.0
+PATIENCE_S = 0.05
 PRESS_AGAIN_S = 1.0
 # A QEMU that refuses its arguments is gone in a moment.
 LAST_WORDS_S = 0.5
@@ -171,7 +172,8 @@ class Machine:
             endpoints=endpoints,
             console_start=self._hold.console.end,
         )
-        self.state.set(VmStatus.STARTING)
+        # Written down with its process: a transaction beside the spawn would hold that up.
+        self.state.set(VmStatus.STARTING, patience_s=PATIENCE_S)
         try:
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:

@@ -52,6 +52,7 @@ class VmState:
         self._changed = asyncio.Event()
         self._is_dirty = False
         self._writer: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
     @property
@@ -64,8 +65,11 @@ class VmState:
         """Why the status is what it is."""
         return self._reason
 
-    def set(self, status: VmStatus, reason: str | None = None) -> None:
-        """Note what was observed. Raises `MoveRefused` for a move that the table lacks."""
+    def set(self, status: VmStatus, reason: str | None = None, *, patience_s: float = 0.0) -> None:
+        """Note what was observed; for `patience_s` its record may wait for what follows.
+
+        Raises `MoveRefused` for a move that the table lacks.
+        """
         if status is self._status and reason == self._reason:
             return
         if status is not self._status:
@@ -73,13 +77,13 @@ class VmState:
         self._status, self._reason = status, reason
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        self._record_soon()
+        self._record(patience_s)
         self._bus.publish(VmStatusChanged(vm_id=self.vm_id, status=status, reason=reason))
 
     def note(self, run: Run) -> None:
         """Note what is known of the present run."""
         self.run = run
-        self._record_soon()
+        self._record()
 
     async def changed(self) -> None:
         """Wait for the next change."""
@@ -87,6 +91,8 @@ class VmState:
 
     async def recorded(self) -> None:
         """Wait until the newest state is written down, or was tried to."""
+        if self._later is not None:
+            self._record()
         while self._writer is not None:
             await asyncio.shield(self._writer)
 
@@ -96,11 +102,17 @@ class VmState:
         if self._retry is not None:
             self._retry.cancel()
 
-    def _record_soon(self) -> None:
+    def _record(self, patience_s: float = 0.0) -> None:
         self._is_dirty = True
-        if self._retry is not None:
-            self._retry.cancel()
-        if self._writer is None:
+        for timer in (self._later, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._later = self._retry = None
+        if self._writer is not None:
+            return
+        if patience_s:
+            self._later = asyncio.get_running_loop().call_later(patience_s, self._record)
+        else:
             self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
 
     async def _write(self) -> None:
@@ -111,7 +123,7 @@ class VmState:
         except Exception:
             # The VM goes on, and a disk that is full now has room again one day.
             self._is_dirty = True
-            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record_soon)
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:
             self._writer = None
