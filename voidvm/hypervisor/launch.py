@@ -124,11 +124,15 @@ def _open(path: Path, flags: int, stack: ExitStack) -> int:
 
 def _listen(path: Path, stack: ExitStack) -> int:
     """A listening socket at `path`, left there for later services to connect to."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     stack.callback(listener.close)
-    listener.bind(str(path))
+    try:
+        listener.bind(str(path))
+    except OSError:
+        # The first start since the host's, or one after a crash.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
     path.chmod(0o600)
     listener.listen(1)
     return listener.fileno()

@@ -36,9 +36,9 @@ def test_help_explains_every_exit_status(run: Cli) -> None:
 def test_completion_is_installed_for_bash(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "SHELL": "/bin/bash"}
     environ |= checkout()
-    subprocess.run(
-        [VOIDVM, "--install-completion", "bash"], env=environ, capture_output=True, check=True
-    )
+    # From a shell, as whose child it finds out which one that is.
+    command = ["bash", "-c", f"{VOIDVM} --install-completion bash; exit $?"]
+    subprocess.run(command, env=environ, capture_output=True, check=True)
     script = tmp_path / ".bash_completions" / "voidvm.sh"
     assert "_VOIDVM_COMPLETE=complete_bash" in script.read_text()
     assert str(script) in (tmp_path / ".bashrc").read_text()
