@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -253,3 +254,19 @@ def test_a_second_service_on_the_same_data_is_refused(service: Service, api: Api
     assert "data_dir" in second.stderr
     assert "Traceback" not in second.stderr
     assert api.ok("GET", "/vms") is not None
+
+
+def test_sockets_of_a_qemu_without_a_record_are_taken_away(
+    service: Service, api: Api, new_vm: NewVm
+) -> None:
+    vm_id = new_vm()["id"]
+    service.kill()
+    # As left by one that was spawned and killed at once, with its service.
+    left = [service.run / vm_id / name for name in ("qmp", "agent")]
+    left[0].parent.mkdir()
+    for path in left:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    service.start()
+    assert not any(path.exists() for path in left)
+    assert api.ok("GET", f"/vms/{vm_id}")["status"] == "stopped"

@@ -93,7 +93,7 @@ class Fleet:
                 machine = self.add(record)
                 if pids := found.get(record.id):
                     group.create_task(self._adopt(machine, pids, record))
-                elif record.status in WITH_PROCESS:
+                else:
                     self._gone(machine, record)
 
     async def _adopt(self, machine: Machine, pids: list[int], record: VmRecord) -> None:
@@ -105,10 +105,13 @@ class Fleet:
             else:
                 log.info("%s: found again, pid %d, %s", record.id, pid, machine.status)
                 return
-        if machine.status in WITH_PROCESS:
-            self._gone(machine, record)
+        self._gone(machine, record)
 
     def _gone(self, machine: Machine, record: VmRecord) -> None:
+        if machine.status not in WITH_PROCESS:
+            # Of a QEMU that began and ended without a record, since the service died with it.
+            machine.paths.remove_sockets()
+            return
         is_same_boot = record.run is not None and record.run.boot_id == self._boot_id
         machine.found_gone(is_same_boot=is_same_boot)
         log.info("%s: its QEMU is gone: %s, %s", record.id, machine.status, machine.state.reason)

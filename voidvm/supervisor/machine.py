@@ -185,8 +185,9 @@ class Machine:
         self._note_process(process, started_at=datetime.now(UTC))
         self._hold.watch(process)
         try:
-            await note()
+            # In this order: a VM that shall run without a record of its run has none to be told of.
             await self.state.recorded()
+            await note()
             await self._hold.begin(timeout_s=GREETING_S)
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
             said = await self._end_failed_start(process)
