@@ -50,6 +50,14 @@ def test_what_was_answered_can_be_read_at_once(api: Api, name: str) -> None:
     assert mine[-1]["message"] == f"VM '{name}' was deleted."
 
 
+def test_a_start_that_was_answered_can_be_read_at_once(api: Api, vm: str) -> None:
+    for _ in range(3):
+        api.start(vm)
+        [newest_one] = api.ok("GET", "/events", params={"vm": vm, "limit": 1})["events"]
+        assert newest_one["data"]["status"] == "running"
+        api.stop(vm)
+
+
 def test_a_life_is_told_in_order(api: Api, vm: str) -> None:
     place = newest(api)
     api.start(vm)

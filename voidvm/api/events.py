@@ -79,6 +79,8 @@ async def list_events(call: Call[Nothing, EventsQuery]) -> Answer:
     """
     query, services = call.query, call.services
     vm_id = await _vm_id(services, call.principal, query.vm)
+    # A start is answered a moment before it is written down.
+    await services.vms.recorded()
     page = await services.events.page(
         call.principal,
         after=query.after,

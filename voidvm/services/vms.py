@@ -109,7 +109,7 @@ class Vms:
         """One page of the caller's VMs, and how many there are."""
         if status is not None:
             # The store is asked, so it must know what has been answered.
-            await self._fleet.recorded()
+            await self.recorded()
         records, total = await self._store.page(
             owner_id=None if principal.sees_all else principal.user_id,
             status=status,
@@ -120,6 +120,10 @@ class Vms:
             limit=limit,
         )
         return [show(record) for record in self._fresh(records)], total
+
+    async def recorded(self) -> None:
+        """Wait until what was answered of any VM's status is on record, with its event."""
+        await self._fleet.recorded()
 
     def _fresh(self, records: list[VmRecord]) -> Iterator[VmRecord]:
         for record in records:
