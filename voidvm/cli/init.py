@@ -96,7 +96,7 @@ def _user(name: str | None) -> pwd.struct_passwd | None:
 def _refuse_other(folder: Path, config: Path, key: str, found: Loaded) -> None:
     """Raise `CliError` where a directory other than `folder` would be used all the same."""
     now = Path(getattr(found.settings.storage, key))
-    if folder == now:
+    if folder.resolve() == now.resolve():
         return
     option = f"--{key.replace('_', '-')}"
     if ("storage", key) in found.sources.environment:

@@ -78,6 +78,10 @@ def write(layout: Layout, config: Path | None, target: Path, *, is_forced: bool)
             f"there is no database in {layout.data}: no service has kept its state there",
             hint="name the service's configuration with --config FILE, or be its user or root",
         )
+    if target.is_dir():
+        raise LocalFailure(f"{target} is a folder", hint="name a file in it")
+    if not target.parent.is_dir():
+        raise LocalFailure(f"there is no folder {target.parent} to write {target.name} into")
     if target.exists() and not is_forced:
         raise LocalFailure(f"{target} is there already", hint="name another file, or add --force")
     draft = target.with_name(f".{target.name}.partial")

@@ -39,6 +39,16 @@ def test_a_backup_of_nothing_says_where_it_looked_and_what_to_do(run: Cli, tmp_p
     assert not (tmp_path / "b").exists()
 
 
+def test_a_backup_is_no_folder_and_lies_in_one_that_is_there(run: Cli, tmp_path: Path) -> None:
+    assert run("init", "--config", str(tmp_path / "voidvm.toml")).status == 0
+    for target, said in (
+        (tmp_path, f"error: {tmp_path} is a folder"),
+        (tmp_path / "none" / "b", f"error: there is no folder {tmp_path}/none to write b into"),
+    ):
+        done = run("backup", "--force", str(target))
+        assert (done.status, done.err.splitlines()[0]) == (1, said)
+
+
 def test_what_is_no_backup_is_not_restored(run: Cli, tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("no backup")
     done = run("restore", str(tmp_path / "notes"), "--config", str(tmp_path / "voidvm.toml"))
@@ -119,3 +129,7 @@ def test_a_directory_that_init_would_not_use_is_refused(
     assert said.startswith(f"error: {config} is there already, and its {key} is {given[key]}: ")
     assert hint == f"hint: write {key} under [storage] there, or name another file with --config"
     assert not (tmp_path / "other").exists()
+    (tmp_path / "here").symlink_to(tmp_path)
+    for way in (tmp_path / "here", tmp_path / "etc" / ".."):
+        again = run("init", "--config", str(config), option, str(way / Path(given[key]).name))
+        assert again.status == 0, "another way to the same"
