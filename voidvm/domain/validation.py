@@ -43,7 +43,7 @@ def _summary(problems: list[FieldProblem]) -> str:
 
 def _problems(kind: Any, value: object, *, path: str, is_text: bool) -> list[FieldProblem]:
     if not isinstance(value, Mapping):
-        return [FieldProblem(path, "must be an object")]
+        return [FieldProblem(path or "body", "must be an object")]
     found: list[FieldProblem] = []
     fields = _fields(kind)
     for key in value:

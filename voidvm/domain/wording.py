@@ -48,6 +48,7 @@ _BOUNDS: Final = {
     "<": "less than",
     "that's a multiple of": "that is a multiple of",
 }
+_AT_THE_END: Final = r"(?!\n)$"
 _LENGTHS: Final = {">=": "at least ", "<=": "at most "}
 # The text may hold a value that somebody else has chosen; it ends with a quotation mark then.
 _PLACED: Final = re.compile(r"(?P<text>.*) - at `(?P<key>key` in `)?\$(?P<place>[^`]*)`", re.DOTALL)
@@ -131,7 +132,9 @@ def _counted(kind: str, how: str, count: str) -> str:
 
 
 def _pattern(found: re.Match[str]) -> str:
-    return f"must be text that matches {literal_eval(found['pattern'])}"
+    pattern: str = literal_eval(found["pattern"])
+    # What is behind the last letter is our own affair (domain/fields.py).
+    return f"must be text that matches {pattern.replace(_AT_THE_END, '$')}"
 
 
 def _zone(found: re.Match[str]) -> str:

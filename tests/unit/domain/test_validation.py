@@ -61,7 +61,7 @@ def test_problems_at_every_depth_are_named() -> None:
 
 @pytest.mark.parametrize("value", [None, [], "x", 1, True])
 def test_what_is_no_object_is_refused(value: object) -> None:
-    assert problems(value) == [("", "must be an object")]
+    assert problems(value) == [("body", "must be an object")]
 
 
 def test_texts_stand_for_numbers_only_in_a_query() -> None:

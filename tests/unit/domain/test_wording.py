@@ -87,6 +87,7 @@ _TIME = "a time such as 2026-01-31T12:00:00"
         ),
         (tuple[int, int], [1], "must be an array of 2 items, not 1"),
         (Annotated[str, Meta(pattern=r"^a\d'`$")], "x", r"must be text that matches ^a\d'`$"),
+        (Annotated[str, Meta(pattern=r"^a+(?!\n)$")], "x", "must be text that matches ^a+$"),
         (Colour, "green", "must be one of 'red', 'blue'"),
         (Colour | None, "green", "must be one of 'red', 'blue'"),
         (Level, 3, "must be one of 1, 2"),
