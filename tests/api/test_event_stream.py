@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import socket
@@ -22,6 +23,9 @@ from tests.support.service import eventually
 from voidvm.api import streams
 from voidvm.api.connections import SocketProtocol
 from voidvm.api.streams import EventStream
+from voidvm.domain.account import Principal
+from voidvm.domain.vm import VmRecord
+from voidvm.services.vms import Vms
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,25 @@ def test_a_deleted_vm_is_told_of_as_long_as_something_is_to_come(
     assert refused(ada.api, vm=vm["id"]) == (404, "VM_NOT_FOUND")
     assert refused(ada.api, vm=vm["id"], after=told[-1].id) == (404, "VM_NOT_FOUND")
     assert refused(person(local, api).api, vm=vm["id"], after=place) == (404, "VM_NOT_FOUND")
+
+
+def test_a_vm_that_is_deleted_as_its_stream_begins_has_an_end(
+    ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = ada.api.create("to-go-now", os=None)["id"]
+    find = Vms.find
+
+    async def find_and_lose(vms: Vms, principal: Principal, ref: str) -> VmRecord:
+        found = await find(vms, principal, ref)
+        monkeypatch.undo()
+        await asyncio.to_thread(ada.api.remove, vm)
+        await asyncio.sleep(0.1)
+        return found
+
+    monkeypatch.setattr(Vms, "find", find_and_lose)
+    with stream(ada.api, vm=vm) as events:
+        while events.next().kind != "vm.deleted":
+            pass
 
 
 def test_messages_are_in_the_callers_language(ada: Person, her_vm: str) -> None:

@@ -120,7 +120,10 @@ async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
     principal = await services.accounts.authenticate(token)
     await call.upgrade.admit(principal)
     after = call.request.headers.get("last-event-id") or query.after
-    vm_id = await _vm_id(services, principal, query.vm, after=after or services.events.last_id)
+    if query.vm is not None:
+        # From before it is looked for: a VM that is deleted meanwhile has an end to be told of.
+        after = after or services.events.last_id
+    vm_id = await _vm_id(services, principal, query.vm, after=after)
 
     def wants(event: EventRecord) -> bool:
         return vm_id is None or event.vm_id == vm_id
