@@ -339,3 +339,13 @@ def test_a_vm_that_is_deleted_meanwhile_is_left_out_of_a_list(
     assert vm not in listed(api, limit=200)
     local.do(lambda: machines.update({vm: machine}))
     assert vm in listed(api, limit=200)
+
+
+def test_a_deletion_removes_what_a_creation_has_left(
+    local: LocalService, api: Api, name: str
+) -> None:
+    vm_id = api.create(name)["id"]
+    draft = local.folder / "d" / "vms" / f".{vm_id}.tmp"
+    (draft / "disks").mkdir(parents=True)
+    api.remove(vm_id)
+    assert not draft.exists()

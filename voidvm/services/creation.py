@@ -46,7 +46,7 @@ from voidvm.services.vms import GIB, Vms
 from voidvm.store.idempotency import KEPT
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
-from voidvm.supervisor.paths import Layout, VmPaths
+from voidvm.supervisor.paths import Layout
 
 log = logging.getLogger(__name__)
 
@@ -317,7 +317,7 @@ class Creation:
         self, record: VmRecord, image: Image | None, progress: ProgressSink | None
     ) -> None:
         paths = self._layout.vm(record.id)
-        draft = _draft(paths)
+        draft = paths.draft
         draft.disks.mkdir(mode=0o700, parents=True)
         disk = record.disks[0]
         if record.is_full_copy and image is not None:
@@ -351,11 +351,7 @@ class Creation:
 
     async def _remove_files(self, record: VmRecord) -> None:
         paths = self._layout.vm(record.id)
-        await remove_folders(_draft(paths).data, paths.data)
-
-
-def _draft(paths: VmPaths) -> VmPaths:
-    return VmPaths(data=paths.data.with_name(f".{paths.data.name}.tmp"), run=paths.run)
+        await remove_folders(paths.draft.data, paths.data)
 
 
 def _over(record: VmRecord, image: Image) -> VmRecord:

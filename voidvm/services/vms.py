@@ -188,7 +188,8 @@ class Vms:
     async def _remove_files(self, vm_id: str) -> None:
         """First, since on a full disk they make the room in which the row can be deleted."""
         paths = self._layout.vm(vm_id)
-        await remove_folders(paths.data, paths.run)
+        # The draft of a creation that was cancelled while it gave up, for want of descriptors.
+        await remove_folders(paths.draft.data, paths.data, paths.run)
 
     async def _forget(self, vm_id: str) -> None:
         await self._store.delete(vm_id)

@@ -57,6 +57,11 @@ class VmPaths(Struct, frozen=True, kw_only=True):
         """The guest agent's socket."""
         return self.run / "agent"
 
+    @property
+    def draft(self) -> VmPaths:
+        """The same while its files are made: under a name that nothing looks at."""
+        return VmPaths(data=self.data.with_name(f".{self.data.name}.tmp"), run=self.run)
+
     def remove_sockets(self) -> None:
         """Take away what a QEMU that has ended listened on."""
         for path in (self.monitor_socket, self.agent_socket):
