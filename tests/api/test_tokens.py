@@ -210,8 +210,7 @@ def test_a_socket_closes_when_its_token_ends(local: LocalService, ada: Person, v
         begun = time.monotonic()
         assert client.closed()[0] == 4408
         assert time.monotonic() - begun < 3
-    left = local.do(lambda: [one for one in local.gate.sockets._taken if one == ada.id])
-    eventually(lambda: not left)
+    eventually(lambda: local.do(lambda: ada.id not in local.gate.sockets._taken))
 
 
 def test_credentials_that_are_no_text_are_refused(anybody: Api) -> None:
