@@ -25,7 +25,7 @@ from voidvm.api.live.samples import Samples
 from voidvm.api.server import create_app
 from voidvm.api.serving import listen, served
 from voidvm.api.tls import Certificate, CertificateUnusable, certificate
-from voidvm.assembly import Foundation, Parts, assemble, restore
+from voidvm.assembly import Foundation, Parts, assemble
 from voidvm.config import Settings, Sources
 from voidvm.domain.addresses import is_loopback
 from voidvm.domain.catalog import CatalogError
@@ -113,7 +113,7 @@ async def running(
             await parts.services.accounts.ensure_admin(settings.admin_password)
             await parts.services.events.start()
             try:
-                await restore(parts, starts_vms=starts_vms)
+                await parts.recovery.run(starts_vms=starts_vms)
                 parts.services.metrics.start()
                 parts.health.start()
                 async with parts.heartbeat.beating():
@@ -134,6 +134,7 @@ def _assembled(base: Callable[[], Foundation]) -> Parts:
 
 async def _let_go(parts: Parts) -> None:
     """End all that goes on, but no guest."""
+    await parts.recovery.close()
     await parts.upkeep.close()
     await parts.health.close()
     await parts.services.metrics.close()

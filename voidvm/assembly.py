@@ -44,6 +44,7 @@ from voidvm.services.journal import StoredJournal
 from voidvm.services.lifecycle import Lifecycle
 from voidvm.services.metrics import Metrics
 from voidvm.services.recipes import catalog_text
+from voidvm.services.recovery import Recovery
 from voidvm.services.restarts import Restarts
 from voidvm.services.services import Services
 from voidvm.services.space import Space
@@ -86,6 +87,7 @@ class Parts:
     bus: Bus
     operations: Operations
     upkeep: Upkeep
+    recovery: Recovery
     health: HealthWatch
     heartbeat: Heartbeat
     live: LiveSettings
@@ -189,6 +191,7 @@ def assemble(base: Foundation) -> Parts:
         bus=base.bus,
         operations=base.operations,
         upkeep=upkeep,
+        recovery=Recovery(services, operations=base.operations, upkeep=upkeep),
         health=health,
         heartbeat=_heartbeat(base),
         live=base.live,
@@ -382,19 +385,3 @@ def _creation(
         space=base.space,
         layout=base.layout,
     )
-
-
-async def restore(parts: Parts, *, starts_vms: bool) -> None:
-    """Find every running VM again first, then tidy up and go on with what was cut short.
-
-    VMs that are to be started come last, when all is as it should be.
-    """
-    services = parts.services
-    await services.vms.restore()
-    await parts.operations.restore()
-    await services.disks.restore()
-    await services.imports.sweep()
-    await services.uploads.restore()
-    await services.creation.resume()
-    if starts_vms:
-        await parts.upkeep.restore()

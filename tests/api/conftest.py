@@ -49,6 +49,17 @@ def local() -> Iterator[LocalService]:
 
 
 @pytest.fixture
+def own() -> Iterator[LocalService]:
+    """A service of the test's own, not started."""
+    service = LocalService(FakeHost())
+    try:
+        add_tiny(service)
+        yield service
+    finally:
+        service.close()
+
+
+@pytest.fixture
 def own_service() -> Iterator[LocalService]:
     """A service of the test's own, to be stopped, started and looked through."""
     with fake_service() as service:

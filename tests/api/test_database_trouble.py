@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from unittest import mock
 
 import pytest
@@ -10,7 +11,14 @@ from tests.support.contract import Api
 from tests.support.local import LocalService
 from tests.support.service import eventually
 from voidvm.errors import DatabaseUnusable, NoSpace
-from voidvm.services import vms
+from voidvm.services import recovery, vms
+from voidvm.store.operations import OperationStore
+from voidvm.store.uploads import UploadStore
+from voidvm.store.vms import VmStore
+
+
+def folders(service: LocalService) -> list[str]:
+    return sorted(path.name for path in (service.folder / "d" / "vms").iterdir())
 
 
 def test_a_deletion_without_its_row_is_finished_later(
@@ -26,6 +34,64 @@ def test_a_deletion_without_its_row_is_finished_later(
         eventually(lambda: failing.await_count == 3)
     local.run(store.delete(vm))
     eventually(lambda: api.call("GET", f"/vms/{vm}").status_code == 404)
+
+
+@pytest.mark.parametrize("room_comes", ["while it is away", "later"])
+def test_a_deletion_of_which_nothing_was_recorded_is_finished_by_the_next_service(
+    local: LocalService, own: LocalService, monkeypatch: pytest.MonkeyPatch, room_comes: str
+) -> None:
+    monkeypatch.setattr(vms, "RETRY_S", 0.05)
+    own.start()
+    api = own.api()
+    gone, kept = api.create("gone")["id"], api.create("kept")["id"]
+    full = mock.AsyncMock(side_effect=NoSpace())
+    with mock.patch.object(VmStore, "delete", full):
+        with mock.patch.object(VmStore, "set_status", full):
+            api.refused("DELETE", f"/vms/{gone}", "NO_SPACE")
+            own.stop()
+        [said] = own.errors.texts
+        for service in (own, local):  # what either logs, both have
+            service.errors.texts.clear()
+        assert f"{gone}: cannot record the status" in said
+        assert folders(own) == [f".{gone}.deleted", kept]
+        if room_comes == "later":
+            own.start()
+            found = own.api().ok("GET", f"/vms/{gone}")
+            assert found["status"] == "deleting"
+            assert folders(own) == [f".{gone}.deleted", kept]
+    if room_comes == "while it is away":
+        own.start()
+    api = own.api()
+    eventually(lambda: api.call("GET", f"/vms/{gone}").status_code == 404)
+    assert folders(own) == [kept]
+    assert api.ok("GET", f"/vms/{kept}")["status"] == "stopped"
+
+
+def test_a_service_starts_without_room_for_what_it_tidies_up(
+    own: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RETRY_S", 0.05)
+    own.start()
+    api = own.api()
+    body = {"name": "forgotten", "sizeBytes": 10}
+    upload = api.ok("POST", "/images/uploads", body)["uploadId"]
+    (own.folder / "d" / "uploads" / upload).unlink()
+    own.stop()
+    full = mock.AsyncMock(side_effect=NoSpace())
+    with (
+        mock.patch.object(OperationStore, "interrupt_open", full),
+        mock.patch.object(UploadStore, "delete", full),
+    ):
+        own.start()
+        api = own.api()
+        begun = full.await_count
+        assert begun >= 2
+        eventually(lambda: full.await_count > begun + 2)
+        assert api.ok("GET", f"/images/uploads/{upload}")["uploadId"] == upload
+    eventually(lambda: api.call("GET", f"/images/uploads/{upload}").status_code == 404)
+    tried = full.await_count
+    time.sleep(0.2)
+    assert full.await_count == tried
 
 
 def test_a_creation_whose_operation_cannot_be_kept_is_taken_back(

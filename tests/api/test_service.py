@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -18,18 +17,6 @@ from tests.support.contract import Api, Json
 from tests.support.local import LocalService
 from tests.support.service import Service, eventually
 from voidvm.app import StartRefused
-
-
-@pytest.fixture
-def own() -> Iterator[LocalService]:
-    """A service of the test's own, not started."""
-    service = LocalService(FakeHost())
-    try:
-        add_tiny(service)
-        yield service
-    finally:
-        service.close()
-
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is refused, or allowed with a password
 

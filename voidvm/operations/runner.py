@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class OperationLog(Protocol):
     async def get(self, operation_id: str) -> OperationRecord | None:
         """An operation of any age."""
 
-    async def interrupt_open(self) -> list[OperationRecord]:
-        """Mark what an earlier service left open as interrupted, and return it."""
+    async def interrupt_open(self, *, but: Collection[str]) -> None:
+        """Mark what an earlier service left open as interrupted: all `but` these ids."""
 
     async def forget_old(self) -> None:
         """Drop what ended too long ago."""
@@ -78,10 +78,10 @@ class Operations:
         """The places for long work, for what is submitted as quick and has a slow part."""
         return self._places
 
-    async def restore(self) -> list[OperationRecord]:
-        """What an earlier service left open, marked as interrupted."""
+    async def restore(self) -> None:
+        """Mark what an earlier service left open as interrupted. Raises `NoSpace`; tried again."""
         await self._log.forget_old()
-        return await self._log.interrupt_open()
+        await self._log.interrupt_open(but=tuple(self._running))
 
     async def submit(
         self,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,7 +20,14 @@ from voidvm.domain.states import WITH_PROCESS, VmStatus
 from voidvm.domain.validation import refuse
 from voidvm.domain.views import show
 from voidvm.domain.vm import Disk, DiskBus, Vm, VmRecord
-from voidvm.errors import DiskNotFound, FieldProblem, VmStateConflict, VoidVMError
+from voidvm.errors import (
+    DiskNotFound,
+    FieldProblem,
+    VmBusy,
+    VmNotFound,
+    VmStateConflict,
+    VoidVMError,
+)
 from voidvm.hypervisor.header import virtual_size_bytes
 from voidvm.hypervisor.img import QemuImg, partial, sync_folder
 from voidvm.services.guests import CD_DRIVE, Guests
@@ -133,22 +142,29 @@ class Disks:
         """Make rows and files agree again where an earlier service ended in between.
 
         A disk without a file was never there; a file without a disk is gone; a disk that is
-        smaller than its row grows.
+        smaller than its row grows. Raises `NoSpace`; may be tried again at any time.
         """
         for record in await self._store.all():
-            folder = self._layout.vm(record.id).disks
-            if record.status is VmStatus.CREATING or not folder.exists():
-                continue
-            lost = {disk.id for disk in record.disks[1:] if not self._file(record, disk).exists()}
-            if lost:
-                log.warning("%s: %s never came to be", record.id, ", ".join(sorted(lost)))
-                await self._store.change(record.id, _without_all(lost))
-            known = {self._file(record, disk) for disk in record.disks if disk.id not in lost}
-            for stray in set(folder.iterdir()) - known:
-                log.warning("removing %s of %s, which is no disk", stray.name, record.id)
-                stray.unlink()
-            for disk in record.disks:
-                await self._finish_growth(record, disk)
+            # Busy: somebody deletes it, or has changed its disks since.
+            with suppress(VmBusy, VmNotFound):
+                machine = self._fleet.get(record.id)
+                await machine.perform("check-disks", functools.partial(self._reconcile, record.id))
+
+    async def _reconcile(self, vm_id: str) -> None:
+        record = await self._store.get(vm_id)
+        folder = self._layout.vm(vm_id).disks
+        if record is None or record.status is VmStatus.CREATING or not folder.exists():
+            return
+        lost = {disk.id for disk in record.disks[1:] if not self._file(record, disk).exists()}
+        if lost:
+            log.warning("%s: %s never came to be", record.id, ", ".join(sorted(lost)))
+            await self._store.change(record.id, _without_all(lost))
+        known = {self._file(record, disk) for disk in record.disks if disk.id not in lost}
+        for stray in set(folder.iterdir()) - known:
+            log.warning("removing %s of %s, which is no disk", stray.name, record.id)
+            stray.unlink()
+        for disk in record.disks:
+            await self._finish_growth(record, disk)
 
     async def _finish_growth(self, record: VmRecord, disk: Disk) -> None:
         file = self._file(record, disk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,19 +24,42 @@ async def remove_folders(*folders: Path) -> None:
     the log, and the next start of the service removes what belongs to nothing.
     """
     for folder in folders:
-        while (error := await asyncio.to_thread(_failure, folder)) is not None:
-            if of_host(error) is None:
-                log.warning("cannot remove %s: %s", folder, error.strerror)
-                break
-            await asyncio.sleep(RETRY_S)
+        await _do(_remove, folder)
 
 
-def _failure(folder: Path) -> OSError | None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        # It is not there; or somebody else removes it, too, and what is left is another try's.
-        return _failure(folder) if folder.exists() else None
-    except OSError as error:
-        return error
+async def empty_folder(folder: Path) -> None:
+    """Remove all that is in it, if it is there; it stays. Waits and fails as `remove_folders`."""
+    await _do(_empty, folder)
+
+
+async def _do(removal: Callable[[Path], None], folder: Path) -> None:
+    while (error := await asyncio.to_thread(_failure, removal, folder)) is not None:
+        if of_host(error) is None:
+            log.warning("cannot remove %s: %s", folder, error.strerror)
+            break
+        await asyncio.sleep(RETRY_S)
+
+
+def _failure(removal: Callable[[Path], None], folder: Path) -> OSError | None:
+    while folder.exists():
+        try:
+            removal(folder)
+        except FileNotFoundError:
+            # Somebody else removes it, too, and what is left is another try's.
+            continue
+        except OSError as error:
+            return error
+        break
     return None
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -60,6 +60,8 @@ class Restarts:
 
     async def restore(self) -> None:
         """Go on with what an earlier service planned, and see to what ended meanwhile."""
+        if self._is_open:  # by an earlier try, after which something else found no room
+            return
         records = await self._store.all()
         # From here on each end is news; those before are seen below.
         self._is_open = True

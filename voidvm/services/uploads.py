@@ -169,9 +169,14 @@ class Uploads:
         await self._forget(record)
 
     async def restore(self) -> None:
-        """Go on with what is complete, and forget what nobody has gone on with for a week."""
+        """Go on with what is complete, and forget what nobody has gone on with for a week.
+
+        Raises `NoSpace`; may be tried again at any time.
+        """
         for record in await self._store.all():
             file = self._file(record.id)
+            if record.id in self._finished or self._writers[record.id].locked():
+                continue
             if not file.exists() or time.time() - file.stat().st_mtime > KEPT.total_seconds():
                 await self._forget(record)
                 continue

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
@@ -31,7 +32,7 @@ from voidvm.errors import (
     VmStateConflict,
 )
 from voidvm.operations.runner import Operations
-from voidvm.services.folders import remove_folders
+from voidvm.services.folders import empty_folder, remove_folders
 from voidvm.services.upkeep import Upkeep
 from voidvm.store.vms import VmStore
 from voidvm.supervisor.fleet import Fleet
@@ -180,21 +181,31 @@ class Vms:
         try:
             await self._forget(record.id)
         except (NoSpace, DatabaseUnusable):
-            task = asyncio.create_task(self._forget_later(machine), name=f"forget-{record.id}")
-            self._unfinished.add(task)
-            task.add_done_callback(self._unfinished.discard)
+            self._begin_forgetting(machine)
             raise
 
     async def _remove_files(self, vm_id: str) -> None:
-        """First, since on a full disk they make the room in which the row can be deleted."""
+        """First, since on a full disk they make the room in which the row can be deleted.
+
+        An empty folder stays for as long as the row: what says that a deletion has begun, also
+        where there was no room for the status.
+        """
         paths = self._layout.vm(vm_id)
+        await asyncio.to_thread(_rename, paths.data, paths.doomed)
         # The draft of a creation that was cancelled while it gave up, for want of descriptors.
         await remove_folders(paths.draft.data, paths.data, paths.run)
+        await empty_folder(paths.doomed)
 
     async def _forget(self, vm_id: str) -> None:
         await self._store.delete(vm_id)
+        await remove_folders(self._layout.vm(vm_id).doomed)
         await self._fleet.remove(vm_id)
         self._bus.publish(VmDeleted(vm_id=vm_id))
+
+    def _begin_forgetting(self, machine: Machine) -> None:
+        task = asyncio.create_task(self._forget_later(machine), name=f"forget-{machine.vm_id}")
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
 
     async def _forget_later(self, machine: Machine) -> None:
         """Finish a deletion whose row the database did not let go of.
@@ -214,19 +225,38 @@ class Vms:
 
     async def restore(self) -> None:
         """Finish what an earlier service began, and find every running VM again."""
-        records = await self._store.all()
-        for record in records:
-            if record.status is VmStatus.DELETING:
+        left: list[VmRecord] = []
+        for record in await self._store.all():
+            is_doomed = self._layout.vm(record.id).doomed.exists()
+            if is_doomed or record.status is VmStatus.DELETING:
                 await self._remove_files(record.id)
-                await self._store.delete(record.id)
-        left = [record for record in records if record.status is not VmStatus.DELETING]
+                try:
+                    await self._store.delete(record.id)
+                except NoSpace:
+                    left.append(msgspec.structs.replace(record, status=VmStatus.DELETING))
+            else:
+                left.append(record)
         await asyncio.to_thread(self._sweep, {record.id for record in left})
         await self._fleet.restore(left)
+        for record in left:
+            if record.status is VmStatus.DELETING:
+                self._begin_forgetting(self._fleet.get(record.id))
 
     def _sweep(self, known: set[str]) -> None:
-        """Remove folders that no row speaks of: a creation that was cut short."""
+        """Remove folders that no row speaks of: a creation or deletion that was cut short."""
         folder = self._layout.data / "vms"
+        places = (self._layout.vm(vm_id) for vm_id in known)
+        kept = {path for place in places for path in (place.data, place.doomed)}
         for path in folder.iterdir() if folder.exists() else ():
-            if path.name not in known:
+            if path not in kept:
                 log.warning("removing %s, which belongs to no VM", path.name)
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _rename(path: Path, target: Path) -> None:
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        pass  # never made, or renamed by an earlier try
+    except OSError as error:
+        log.warning("cannot rename %s: %s", path, error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -60,25 +61,25 @@ class OperationStore:
         counted = await self._database.read(f"SELECT count(*) FROM operations{where}", filters)
         return [_record(row) for row in rows], int(counted[0][0])
 
-    async def interrupt_open(self) -> list[OperationRecord]:
-        """Mark what is open as interrupted, and return it as it was."""
+    async def interrupt_open(self, *, but: Collection[str]) -> None:
+        """Mark what is open as interrupted: all `but` the operations with these ids."""
 
-        async def work(transaction: Transaction) -> list[OperationRecord]:
+        async def work(transaction: Transaction) -> None:
             marks = ", ".join("?" for _ in OPEN)
             rows = await transaction.query(
                 f"SELECT body FROM operations WHERE status IN ({marks})", tuple(OPEN)
             )
-            found = [_record(row) for row in rows]
-            for record in found:
+            for record in map(_record, rows):
+                if record.id in but:
+                    continue
                 ended = msgspec.structs.replace(
                     record,
                     status=OperationStatus.INTERRUPTED,
                     finished_at=datetime.now(UTC),
                 )
                 await _put(transaction, ended)
-            return found
 
-        return await self._database.write(work)
+        await self._database.write(work)
 
     async def forget_old(self) -> None:
         """Drop what ended more than a week ago."""

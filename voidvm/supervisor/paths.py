@@ -62,6 +62,11 @@ class VmPaths(Struct, frozen=True, kw_only=True):
         """The same while its files are made: under a name that nothing looks at."""
         return VmPaths(data=self.data.with_name(f".{self.data.name}.tmp"), run=self.run)
 
+    @property
+    def doomed(self) -> Path:
+        """What `data` is called from the moment it is being deleted: a record may lack the room."""
+        return self.data.with_name(f".{self.data.name}.deleted")
+
     def remove_sockets(self) -> None:
         """Take away what a QEMU that has ended listened on."""
         for path in (self.monitor_socket, self.agent_socket):

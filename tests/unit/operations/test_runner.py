@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 
@@ -31,8 +32,8 @@ class FullDisk:
     async def get(self, operation_id: str) -> OperationRecord | None:
         return self.records.get(operation_id)
 
-    async def interrupt_open(self) -> list[OperationRecord]:
-        return []
+    async def interrupt_open(self, *, but: Collection[str]) -> None:
+        """Nothing was left open here."""
 
     async def forget_old(self) -> None:
         """Nothing is old here."""

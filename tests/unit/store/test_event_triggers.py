@@ -349,7 +349,7 @@ async def test_what_a_service_left_open_is_told_by_the_next(here: World) -> None
         id="op-1", owner_id="usr-ada", type="t", resources=[], created_by="ada", created_at=NOW
     )
     await here.operations.save(record)
-    await here.operations.interrupt_open()
+    await here.operations.interrupt_open(but=())
     told = (await here.fresh())[-1]
     assert (told.kind, told.level) == (EventKind.OPERATION_STATUS, "warning")
 
