@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,8 @@ SETTLE_S = 5.0
 TELL_S = 2.0
 # Then listeners have a moment to be sent it.
 LISTEN_S = 0.05
+# How long a lock may be that of a killed service's child.
+LOCK_S = 1.0
 
 
 class StartRefused(Exception):
@@ -179,18 +182,31 @@ def _prepare(settings: Settings) -> Layout:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The exclusive lock on a data directory; the kernel frees it however the service ends."""
+    """The exclusive lock on a data directory; the kernel frees it however the service ends.
+
+    Not at once, though: a program that a killed service was just starting has it until its exec.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        deadline = time.monotonic() + LOCK_S
+        while not _takes(fd):
+            if time.monotonic() > deadline:
+                raise StartRefused(
+                    f"another VoidVM uses {path.parent}: stop it, or give this one a "
+                    "[storage] data_dir of its own"
+                )
+            time.sleep(LOCK_S / 50)
         yield
-    except BlockingIOError:
-        raise StartRefused(
-            f"another VoidVM uses {path.parent}: stop it, or give this one a "
-            "[storage] data_dir of its own"
-        ) from None
     finally:
         os.close(fd)
+
+
+def _takes(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _refuse_open_door(settings: Settings, accounts: Accounts) -> None:

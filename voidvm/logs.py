@@ -6,7 +6,7 @@ import logging
 import sys
 from types import TracebackType
 
-from voidvm.errors import VoidVMError
+from voidvm.errors import VoidVMError, of_host
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -16,7 +16,8 @@ AUDIT = "voidvm.audit"
 class _OneLine(logging.Formatter):
     """Escapes control characters and indents tracebacks: nobody's input can write a line.
 
-    An error that clients can see, as of a full disk, explains itself and has no traceback.
+    An error that clients can see, as of a full disk, explains itself and has no traceback; nor has
+    what the host lacks, wherever a call of ours met it.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
@@ -24,7 +25,11 @@ class _OneLine(logging.Formatter):
 
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
         error = ei[1]
-        text = str(error) if isinstance(error, VoidVMError) else super().formatException(ei)
+        lack = of_host(error) if isinstance(error, OSError) else None
+        if isinstance(error, VoidVMError):
+            text = str(error)
+        else:
+            text = f"{lack} {error}" if lack else super().formatException(ei)
         lines = text.split("\n")
         return "\n".join("  " + _printable(line) for line in lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
 import threading
 
 import httpx
@@ -183,6 +184,18 @@ def test_a_second_service_is_refused(own: LocalService) -> None:
     finally:
         second.close()
     assert own.api().call("GET", "/vms").status_code == 200
+
+
+def test_a_start_waits_for_the_last_child_of_a_killed_service(own: LocalService) -> None:
+    # Between its fork and its exec it has what the service had open, the lock as well.
+    own.settings.data_dir.mkdir(exist_ok=True)
+    lock = own.settings.data_dir / "lock"
+    command = ["flock", str(lock), "sh", "-c", "echo locked; sleep 0.4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"locked\n"
+        own.start()
+        assert child.poll() is not None
 
 
 def test_a_database_of_a_newer_version_is_refused(own: LocalService) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import pytest
 
 from voidvm import logs
-from voidvm.errors import NoSpace
+from voidvm.errors import NoSpace, TooManyFiles
 
 
 @pytest.fixture
@@ -59,6 +60,15 @@ def test_a_message_before_a_traceback_writes_no_line_of_its_own(
     lines = formatter.format(record("a\nERROR b", exc_info=info)).splitlines()
     assert lines[0] == "INFO a\\nERROR b"
     assert not any(line.startswith("ERROR") for line in lines)
+
+
+def test_what_the_host_lacks_needs_no_traceback(formatter: logging.Formatter) -> None:
+    error = OSError(errno.EMFILE, "Too many open files", "/proc/meminfo")
+    text = formatter.format(record("cannot measure", exc_info=(OSError, error, None)))
+    first, second = text.splitlines()
+    assert first == "INFO cannot measure"
+    assert second.endswith(" [Errno 24] Too many open files: '/proc/meminfo'")
+    assert TooManyFiles().message() in second
 
 
 def test_what_clients_are_told_needs_no_traceback(formatter: logging.Formatter) -> None:
