@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: the process's); the exit status for the shell."""
     if not os.environ.get("VOIDVM_DEBUG"):
         sys.excepthook = _report_bug
+    # httpx has a command line of its own, which takes click and rich: a seventh of each of ours.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # so it is not found
     try:
         return _run(arguments)
     except typer.Abort:

@@ -28,6 +28,15 @@ def test_nothing_heavy_is_imported_for_help() -> None:
     assert "console" in done.stdout
 
 
+def test_a_call_imports_nothing_of_the_command_line_of_httpx() -> None:
+    code = (
+        "import sys; from voidvm.cli import main; main(['vm', 'ls', '--url', 'http://127.0.0.1:9'])"
+        "\nprint('httpx' in sys.modules, 'click' in sys.modules, 'pygments' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False False\n", done.stderr
+
+
 def test_help_explains_every_exit_status(run: Cli) -> None:
     text = " ".join(run("--help").out.split())
     assert all(f"{status:d} {MEANINGS[status]}" in text for status in Exit)
