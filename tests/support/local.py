@@ -25,6 +25,7 @@ from sanic import Sanic
 
 from tests.fakes.clock import FakeClock
 from tests.fakes.qemu import FakeHost
+from tests.support import sanic_once
 from tests.support.contract import Api, Contract, contract
 from tests.support.service import PASSWORD
 from voidvm import app, config
@@ -44,6 +45,7 @@ STOP_TIMEOUT_S = 20.0
 
 # Several applications live in one process here, one after the other and side by side.
 Sanic.test_mode = True
+sanic_once.remember()
 
 
 def free_port() -> int:
