@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.qemu import Behaviour, FakeHost, FakeQemu, json_options
 from tests.support.contract import Api, Json
 from tests.support.local import LocalService
-from tests.support.service import eventually
+from tests.support.service import NO_TLS, eventually
 
 
 def status(api: Api, vm: str) -> tuple[str, str | None]:
@@ -260,7 +260,7 @@ def test_a_caller_who_hangs_up_stops_nothing(
     api: Api, host: FakeHost, local: LocalService, vm: str
 ) -> None:
     qemu = stubborn(host, api, vm)
-    with httpx.Client(base_url=local.url, timeout=0.3, trust_env=False) as client:
+    with httpx.Client(base_url=local.url, timeout=0.3, trust_env=False, verify=NO_TLS) as client:
         headers = {"authorization": f"Bearer {api.token}"}
         with pytest.raises(httpx.ReadTimeout):
             client.post(f"/api/v1/vms/{vm}/stop", headers=headers, json={"timeout": 20})

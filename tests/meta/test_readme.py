@@ -15,7 +15,7 @@ import pytest
 from tests.meta.sources import ROOT
 from tests.meta.tty import Tty
 from tests.support.local import free_port
-from tests.support.service import Service, eventually
+from tests.support.service import NO_TLS, Service, eventually
 
 ADDRESS = "127.0.0.1:3000"
 CTRL_BRACKET = "\x1d"
@@ -59,7 +59,7 @@ def newcomer(port: int) -> Service:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", trust_env=False).is_success
+        return httpx.get(f"{url}/health", trust_env=False, verify=NO_TLS).is_success
     except httpx.TransportError:
         return False
 

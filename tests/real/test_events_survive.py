@@ -7,7 +7,7 @@ import signal
 import httpx
 
 from tests.support.contract import Api, Json
-from tests.support.service import Service
+from tests.support.service import NO_TLS, Service
 
 ROUNDS = 4
 
@@ -58,7 +58,9 @@ def test_the_service_tells_when_it_starts_and_stops(service: Service) -> None:
     address = f"{service.url}/api/v1/events/stream"
     credential = {"authorization": f"Bearer {api.token}"}
     assert service.process is not None
-    with httpx.stream("GET", address, headers=credential, timeout=30, trust_env=False) as stream:
+    with httpx.stream(
+        "GET", address, headers=credential, timeout=30, trust_env=False, verify=NO_TLS
+    ) as stream:
         lines = stream.iter_lines()
         assert next(lines).startswith("retry:")
         service.process.send_signal(signal.SIGTERM)

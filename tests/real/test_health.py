@@ -15,13 +15,13 @@ import pytest
 
 from tests.support.contract import Api, Json
 from tests.support.disks import MIB
-from tests.support.service import Service, eventually
+from tests.support.service import NO_TLS, Service, eventually
 
 SIZE_MIB = 300
 
 
 def health(service: Service) -> httpx.Response:
-    return httpx.get(f"{service.url}/health", trust_env=False)
+    return httpx.get(f"{service.url}/health", trust_env=False, verify=NO_TLS)
 
 
 def codes(service: Service) -> list[str] | None:
@@ -134,7 +134,9 @@ def test_a_host_without_qemu_is_degraded() -> None:
         service.start()
         assert codes(service) == ["qemu-missing", "qemu-img-missing"]
         chinese = {"accept-language": "zh"}
-        answer = httpx.get(f"{service.url}/health", headers=chinese, trust_env=False).json()
+        answer = httpx.get(
+            f"{service.url}/health", headers=chinese, trust_env=False, verify=NO_TLS
+        ).json()
         assert "QEMU" in answer["data"]["reasons"][0]["message"]
         assert answer["data"]["reasons"][0]["message"] != "QEMU is not there: no VM can be started."
     finally:

@@ -18,7 +18,7 @@ from tests.meta.sources import ROOT
 from tests.support.consoles import console
 from tests.support.contract import Api, Json
 from tests.support.people import PASSWORD
-from tests.support.service import Service, eventually
+from tests.support.service import NO_TLS, Service, eventually
 
 DASHBOARD = ROOT / "docs" / "grafana" / "voidvm.json"
 # Names in queries that are no metrics.
@@ -152,7 +152,7 @@ def test_what_the_service_does_is_counted(service: Service, api: Api, running: s
 
 
 def test_what_is_not_there_makes_no_series(service: Service, api: Api) -> None:
-    with httpx.Client(base_url=service.url, trust_env=False) as client:
+    with httpx.Client(base_url=service.url, trust_env=False, verify=NO_TLS) as client:
         for number in range(20):
             client.get(f"/nothing/{number}")
             client.request(f"M{number}", "/api/v1/vms")
@@ -185,7 +185,7 @@ def test_openmetrics_is_for_those_who_ask_for_it(service: Service, api: Api, run
         "authorization": f"Bearer {api.token}",
         "accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
     }
-    response = httpx.get(f"{service.url}/metrics", headers=headers, trust_env=False)
+    response = httpx.get(f"{service.url}/metrics", headers=headers, trust_env=False, verify=NO_TLS)
     assert response.headers["content-type"].startswith(
         "application/openmetrics-text; version=1.0.0"
     )

@@ -59,7 +59,7 @@ def test_requests_events_and_sockets_go_over_tls(service: Service, api: Api) -> 
     body = {"name": "a", "memory": 32, "disk": 1, "networks": [], "start": True}
     vm = api.ok("POST", "/vms", body)
     place = service.url.replace("https", "wss")
-    trust = service.trust if isinstance(service.trust, ssl.SSLContext) else None
+    trust = service.trust
     with connect(f"{place}/api/v1/vms/a/console?token={api.token}", ssl=trust) as console:
         assert json.loads(console.recv(timeout=10))["vmId"] == vm["id"]
     with connect(f"{place}/ws?token={api.token}", ssl=trust) as live:

@@ -12,6 +12,7 @@ from tests.fakes.qemu import FakeHost
 from tests.support.contract import Api
 from tests.support.local import LocalService
 from tests.support.people import PASSWORD, Person
+from tests.support.service import NO_TLS
 
 A_MINUTE = 20
 ATTEMPTS = 3
@@ -35,7 +36,7 @@ def limited_service() -> LocalService:
 @contextmanager
 def caller_from(limited: LocalService, address: str) -> Iterator[Api]:
     """The API from an address of the caller's own: all of 127.0.0.0/8 is this host."""
-    transport = httpx.HTTPTransport(local_address=address)
+    transport = httpx.HTTPTransport(local_address=address, verify=NO_TLS)
     with httpx.Client(base_url=limited.url, transport=transport, timeout=30) as client:
         yield Api(client, limited.anybody().contract)
 

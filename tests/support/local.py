@@ -27,7 +27,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.qemu import FakeHost
 from tests.support import sanic_once
 from tests.support.contract import Api, Contract, contract
-from tests.support.service import PASSWORD
+from tests.support.service import NO_TLS, PASSWORD
 from voidvm import app, config
 from voidvm.api.gate import Gate
 from voidvm.api.server import create_app
@@ -135,7 +135,7 @@ class LocalService:
         assert is_up.wait(START_TIMEOUT_S), "the service did not start"
         if self._serving.done():
             self._serving.result()
-        self._client = httpx.Client(base_url=self.url, timeout=100, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=100, trust_env=False, verify=NO_TLS)
 
     def stop(self) -> None:
         """Stop it as SIGTERM does; guests go on."""

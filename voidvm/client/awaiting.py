@@ -20,10 +20,12 @@ class AwaitingIo:
 
     is_blocking = False
 
-    def __init__(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, *, is_direct: bool, trust: ssl.SSLContext | None, verify: ssl.SSLContext | bool
+    ) -> None:
         self._is_direct = is_direct
         self._trust = trust
-        self._http = httpx.AsyncClient(trust_env=not is_direct, verify=trust or True)
+        self._http = httpx.AsyncClient(trust_env=not is_direct, verify=verify)
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """An answer, read to its end. Raises `httpx.TransportError`."""

@@ -23,10 +23,12 @@ class BlockingIo:
 
     is_blocking = True
 
-    def __init__(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, *, is_direct: bool, trust: ssl.SSLContext | None, verify: ssl.SSLContext | bool
+    ) -> None:
         self._is_direct = is_direct
         self._trust = trust
-        self._http = http = httpx.Client(trust_env=not is_direct, verify=trust or True)
+        self._http = http = httpx.Client(trust_env=not is_direct, verify=verify)
         # Nobody has to close a client.
         weakref.finalize(self, http.close)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from voidvm.client.accounts import Auth, Tokens, Users
-from voidvm.client.core import DEFAULT_URL, Core, is_loopback, normal_url, trust_in
+from voidvm.client.core import DEFAULT_URL, Core, is_loopback, normal_url, trust_in, usual_trust
 from voidvm.client.credentials import Credentials, Session
 from voidvm.client.events import Events
 from voidvm.client.flavours import Awaiting, Blocking, Closing, F, call
@@ -71,7 +71,7 @@ class Client(Closing[F]):
         trust = trust_in(ca_file, url) if ca_file else None
         core = Core(
             url,
-            self._io(is_direct=is_loopback(url), trust=trust),
+            self._io(is_direct=is_loopback(url), trust=trust, verify=trust or usual_trust(url)),
             timeout_s=timeout,
             retries=retries if isinstance(retries, Retries) else Retries(count=retries),
             language=language,
@@ -124,7 +124,9 @@ class Client(Closing[F]):
             method=method, template=path, path=path, read=_data, body=body, query=query or {}
         )
 
-    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
+    def _io(
+        self, *, is_direct: bool, trust: ssl.SSLContext | None, verify: ssl.SSLContext | bool
+    ) -> Io:
         raise NotImplementedError
 
     async def _close(self) -> None:
@@ -134,16 +136,20 @@ class Client(Closing[F]):
 class VoidVMClient(Client[Blocking]):
     """A VoidVM service, in calls that return when they are done; threads may share it."""
 
-    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
+    def _io(
+        self, *, is_direct: bool, trust: ssl.SSLContext | None, verify: ssl.SSLContext | bool
+    ) -> Io:
         from voidvm.client.blocking import BlockingIo  # noqa: PLC0415 - only this client needs it
 
-        return BlockingIo(is_direct=is_direct, trust=trust)
+        return BlockingIo(is_direct=is_direct, trust=trust, verify=verify)
 
 
 class AsyncVoidVMClient(Client[Awaiting]):
     """A VoidVM service, in calls to be awaited; the tasks of one event loop may share it."""
 
-    def _io(self, *, is_direct: bool, trust: ssl.SSLContext | None) -> Io:
+    def _io(
+        self, *, is_direct: bool, trust: ssl.SSLContext | None, verify: ssl.SSLContext | bool
+    ) -> Io:
         from voidvm.client.awaiting import AwaitingIo  # noqa: PLC0415 - only this client needs it
 
-        return AwaitingIo(is_direct=is_direct, trust=trust)
+        return AwaitingIo(is_direct=is_direct, trust=trust, verify=verify)

@@ -58,6 +58,14 @@ def trust_in(ca_file: str | os.PathLike[str], url: str) -> ssl.SSLContext | None
         raise ValueError(f"cannot trust '{os.fspath(ca_file)}': {cause}") from error
 
 
+def usual_trust(url: str) -> ssl.SSLContext | bool:
+    """What `httpx` is to trust unless it is told; nothing where no TLS is spoken.
+
+    It would read all of the usual certificates, which takes longer than most calls.
+    """
+    return True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 class Core:
     """One service, and who is asked there as."""
 

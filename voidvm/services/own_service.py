@@ -72,10 +72,11 @@ def address(server: Server) -> str:
     return f"http{'s' if server.tls_cert else ''}://{shown}:{server.port}"
 
 
-def _pinned(cert: str) -> ssl.SSLContext | bool:
+def _pinned(cert: str) -> ssl.SSLContext:
     """Trust in just this certificate: it is for the names that others know us by."""
     if not cert:
-        return True
+        # No TLS is spoken; the usual certificates would only be read.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = ssl.create_default_context(cafile=cert)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
