@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -10,6 +11,9 @@ from tests.fakes.qemu import Behaviour
 from tests.support.contract import Json
 from tests.support.service import eventually
 from tests.support.upkeep import Bed, upkeep
+from voidvm.errors import NoSpace
+from voidvm.services import recovery
+from voidvm.store.host import HostStore
 
 TOO_MUCH_MIB = 4_194_304
 
@@ -160,6 +164,24 @@ def test_a_users_word_before_its_turn(bed: Bed, word: str) -> None:
     bed.restart()
     bed.waits()
     assert bed.host.starts(vm) == (1 if word == "start" else 0)
+
+
+def test_a_users_word_counts_while_a_full_disk_holds_up_the_plan(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "RETRY_S", 0.05)
+    mine = bed.create("mine", autostart=autostart(1))
+    other = bed.create("other", autostart=autostart(2))
+    full = mock.AsyncMock(side_effect=NoSpace())
+    with mock.patch.object(HostStore, "begin_boot", full):
+        bed.restart(boot="second boot")
+        bed.api.ok("POST", f"/vms/{mine}/start")
+        bed.api.stop(mine)
+        tried = full.await_count
+        eventually(lambda: full.await_count > tried + 1)
+        assert launched(bed) == [mine]
+    bed.until(other, "running")
+    assert launched(bed) == [mine, other]
 
 
 def test_a_stop_during_its_start(bed: Bed) -> None:

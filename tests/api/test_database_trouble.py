@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import sqlite3
+from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -12,9 +14,21 @@ from tests.support.local import LocalService
 from tests.support.service import eventually
 from voidvm.errors import DatabaseUnusable, NoSpace
 from voidvm.services import recovery, vms
+from voidvm.services.creation import Creation
 from voidvm.store.operations import OperationStore
 from voidvm.store.uploads import UploadStore
 from voidvm.store.vms import VmStore
+
+
+@pytest.fixture
+def forget_errors(local: LocalService, own: LocalService) -> Callable[[], None]:
+    """What was logged is meant: what either of these services logs, both have."""
+
+    def forget() -> None:
+        for service in (local, own):
+            service.errors.texts.clear()
+
+    return forget
 
 
 def folders(service: LocalService) -> list[str]:
@@ -38,7 +52,10 @@ def test_a_deletion_without_its_row_is_finished_later(
 
 @pytest.mark.parametrize("room_comes", ["while it is away", "later"])
 def test_a_deletion_of_which_nothing_was_recorded_is_finished_by_the_next_service(
-    local: LocalService, own: LocalService, monkeypatch: pytest.MonkeyPatch, room_comes: str
+    own: LocalService,
+    forget_errors: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    room_comes: str,
 ) -> None:
     monkeypatch.setattr(vms, "RETRY_S", 0.05)
     own.start()
@@ -49,9 +66,8 @@ def test_a_deletion_of_which_nothing_was_recorded_is_finished_by_the_next_servic
         with mock.patch.object(VmStore, "set_status", full):
             api.refused("DELETE", f"/vms/{gone}", "NO_SPACE")
             own.stop()
-        [said] = own.errors.texts
-        for service in (own, local):  # what either logs, both have
-            service.errors.texts.clear()
+        said = own.errors.texts[0]
+        forget_errors()
         assert f"{gone}: cannot record the status" in said
         assert folders(own) == [f".{gone}.deleted", kept]
         if room_comes == "later":
@@ -67,6 +83,40 @@ def test_a_deletion_of_which_nothing_was_recorded_is_finished_by_the_next_servic
     assert api.ok("GET", f"/vms/{kept}")["status"] == "stopped"
 
 
+def test_a_vm_that_was_being_made_does_not_come_back(
+    own: LocalService, forget_errors: Callable[[], None]
+) -> None:
+    async def endless(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    own.start()
+    api = own.api()
+    full = mock.AsyncMock(side_effect=NoSpace())
+    with mock.patch.object(Creation, "_make_files", endless):
+        body = {"name": "half", "os": "tiny", "fullCopy": True}
+        vm = api.ok("POST", "/vms", body)["id"]
+        with (
+            mock.patch.object(VmStore, "delete", full),
+            mock.patch.object(VmStore, "set_status", full),
+        ):
+            api.refused("DELETE", f"/vms/{vm}", "NO_SPACE")
+            own.stop()
+    forget_errors()
+    own.start()
+    own.api().refused("GET", f"/vms/{vm}", "VM_NOT_FOUND")
+    assert folders(own) == []
+
+
+def test_a_mark_of_a_deletion_beside_a_vms_files_is_an_old_one(own: LocalService) -> None:
+    own.start()
+    vm = own.api().create("kept")["id"]
+    own.stop()
+    (own.folder / "d" / "vms" / f".{vm}.deleted").mkdir()
+    own.start()
+    assert own.api().ok("GET", f"/vms/{vm}")["status"] == "stopped"
+    assert folders(own) == [vm]
+
+
 def test_a_service_starts_without_room_for_what_it_tidies_up(
     own: LocalService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +126,15 @@ def test_a_service_starts_without_room_for_what_it_tidies_up(
     body = {"name": "forgotten", "sizeBytes": 10}
     upload = api.ok("POST", "/images/uploads", body)["uploadId"]
     (own.folder / "d" / "uploads" / upload).unlink()
+    copied = {"name": "copied", "os": "tiny", "fullCopy": True}
+    vm = api.ok("POST", "/vms", copied)
+    old = vm["operationId"]
+    assert api.ok("GET", f"/operations/{old}", params={"wait": 30})["status"] == "succeeded"
     own.stop()
+    with sqlite3.connect(own.folder / "d" / "voidvm.db") as database:
+        database.execute("UPDATE operations SET status = 'running'")
+        database.execute("UPDATE operations SET body = json_set(body, '$.status', 'running')")
+    database.close()
     full = mock.AsyncMock(side_effect=NoSpace())
     with (
         mock.patch.object(OperationStore, "interrupt_open", full),
@@ -88,10 +146,9 @@ def test_a_service_starts_without_room_for_what_it_tidies_up(
         assert begun >= 2
         eventually(lambda: full.await_count > begun + 2)
         assert api.ok("GET", f"/images/uploads/{upload}")["uploadId"] == upload
+        assert api.ok("GET", f"/operations/{old}")["status"] == "running"
     eventually(lambda: api.call("GET", f"/images/uploads/{upload}").status_code == 404)
-    tried = full.await_count
-    time.sleep(0.2)
-    assert full.await_count == tried
+    eventually(lambda: api.ok("GET", f"/operations/{old}")["status"] == "interrupted")
 
 
 def test_a_creation_whose_operation_cannot_be_kept_is_taken_back(

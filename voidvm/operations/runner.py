@@ -81,7 +81,7 @@ class Operations:
     async def restore(self) -> None:
         """Mark what an earlier service left open as interrupted. Raises `NoSpace`; tried again."""
         await self._log.forget_old()
-        await self._log.interrupt_open(but=tuple(self._running))
+        await self._log.interrupt_open(but=self._running)
 
     async def submit(
         self,

@@ -51,17 +51,24 @@ class Autostarts:
         self._boot_id = boot_id
         self._clock = clock
         self._due: frozenset[str] = frozenset()
+        self._has_looked = False
         self._starts: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def restore(self) -> None:
-        """See whether the host has booted, and begin to start who is due."""
+        """See whether the host has booted, and begin to start who is due.
+
+        Raises `NoSpace`; may be tried again, and users' words in between count.
+        """
         records = await self._vms.all()
         seen = await self._store.boot()
         if seen != self._boot_id:
-            # The first service of all has seen no boot: nothing can be due.
-            due = [one.id for one in records if seen and self._is_due(one, seen=seen)]
-            await self._store.begin_boot(self._boot_id, due)
+            if not self._has_looked:
+                # The first service of all has seen no boot: nothing can be due.
+                due = (one.id for one in records if seen and self._is_due(one, seen=seen))
+                self._due, self._has_looked = frozenset(due), True
+            left = self._due & {record.id for record in records}
+            await self._store.begin_boot(self._boot_id, left)
         self._due = await self._store.due()
         if self._due:
             log.info("%d VMs are to be started after the host's boot", len(self._due))

@@ -145,9 +145,11 @@ class Disks:
         smaller than its row grows. Raises `NoSpace`; may be tried again at any time.
         """
         for record in await self._store.all():
-            # Busy: somebody deletes it, or has changed its disks since.
+            # Busy: somebody has changed its disks since.
             with suppress(VmBusy, VmNotFound):
                 machine = self._fleet.get(record.id)
+                if machine.status is VmStatus.DELETING:
+                    continue
                 await machine.perform("check-disks", functools.partial(self._reconcile, record.id))
 
     async def _reconcile(self, vm_id: str) -> None:

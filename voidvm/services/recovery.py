@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Final
 
-from voidvm.errors import NoSpace
+from voidvm.errors import DatabaseUnusable, NoSpace, TooManyFiles, VoidVMError, of_host
 from voidvm.operations.runner import Operations
 from voidvm.services.services import Services
 from voidvm.services.upkeep import Upkeep
@@ -57,14 +56,19 @@ class Recovery:
             await step()
         except NoSpace as error:
             log.warning("%s waits for room: %s", what, error)
-            task = asyncio.create_task(_try_again(step), name="recovery")
+            task = asyncio.create_task(_try_again(what, step), name="recovery")
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
 
 
-async def _try_again(step: Callable[[], Awaitable[object]]) -> None:
+async def _try_again(what: str, step: Callable[[], Awaitable[object]]) -> None:
     while True:
         await asyncio.sleep(RETRY_S)
-        with suppress(NoSpace):
+        try:
             await step()
-            return
+        except (VoidVMError, OSError) as error:
+            lack = of_host(error) if isinstance(error, OSError) else error
+            if isinstance(lack, NoSpace | TooManyFiles | DatabaseUnusable):
+                continue
+            log.exception("%s failed", what)
+        return

@@ -174,15 +174,21 @@ class Uploads:
         Raises `NoSpace`; may be tried again at any time.
         """
         for record in await self._store.all():
-            file = self._file(record.id)
-            if record.id in self._finished or self._writers[record.id].locked():
+            writer = self._writers[record.id]
+            if writer.locked():  # a client goes on with it
                 continue
-            if not file.exists() or time.time() - file.stat().st_mtime > KEPT.total_seconds():
-                await self._forget(record)
-                continue
-            if file.stat().st_size == record.size_bytes:
-                self._finished[record.id] = await self._finish(record)
+            async with writer:
+                await self._take_up(record)
         await self.sweep()
+
+    async def _take_up(self, record: UploadRecord) -> None:
+        file = self._file(record.id)
+        if record.id in self._finished:
+            return
+        if not file.exists() or time.time() - file.stat().st_mtime > KEPT.total_seconds():
+            await self._forget(record)
+        elif file.stat().st_size == record.size_bytes:
+            self._finished[record.id] = await self._finish(record)
 
     async def sweep(self) -> None:
         """Remove the bytes of uploads that are no more, as those of a user who was deleted."""

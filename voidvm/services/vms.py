@@ -198,9 +198,10 @@ class Vms:
 
     async def _forget(self, vm_id: str) -> None:
         await self._store.delete(vm_id)
-        await remove_folders(self._layout.vm(vm_id).doomed)
+        # At once: the same request may make a VM of the same id again.
         await self._fleet.remove(vm_id)
         self._bus.publish(VmDeleted(vm_id=vm_id))
+        await remove_folders(self._layout.vm(vm_id).doomed)
 
     def _begin_forgetting(self, machine: Machine) -> None:
         task = asyncio.create_task(self._forget_later(machine), name=f"forget-{machine.vm_id}")
@@ -227,8 +228,11 @@ class Vms:
         """Finish what an earlier service began, and find every running VM again."""
         left: list[VmRecord] = []
         for record in await self._store.all():
-            is_doomed = self._layout.vm(record.id).doomed.exists()
-            if is_doomed or record.status is VmStatus.DELETING:
+            paths = self._layout.vm(record.id)
+            if paths.data.exists():
+                # Made since: what is left is of an earlier VM of that id, or of a copy by hand.
+                await remove_folders(paths.doomed)
+            if paths.doomed.exists() or record.status is VmStatus.DELETING:
                 await self._remove_files(record.id)
                 try:
                     await self._store.delete(record.id)
@@ -257,6 +261,8 @@ def _rename(path: Path, target: Path) -> None:
     try:
         path.rename(target)
     except FileNotFoundError:
-        pass  # never made, or renamed by an earlier try
+        # Never made, or renamed by an earlier try.
+        with suppress(OSError):
+            target.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         log.warning("cannot rename %s: %s", path, error.strerror)
