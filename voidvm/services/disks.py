@@ -145,6 +145,8 @@ class Disks:
         smaller than its row grows. Raises `NoSpace`; may be tried again at any time.
         """
         for record in await self._store.all():
+            if self._is_settled(record):
+                continue
             # Busy: somebody has changed its disks since.
             with suppress(VmBusy, VmNotFound):
                 machine = self._fleet.get(record.id)
@@ -152,11 +154,21 @@ class Disks:
                     continue
                 await machine.perform("check-disks", functools.partial(self._reconcile, record.id))
 
+    def _is_settled(self, record: VmRecord) -> bool:
+        """Whether its files are those of its disks and as large, or are yet to be made."""
+        folder = self._layout.vm(record.id).disks
+        if record.status is VmStatus.CREATING or not folder.exists():
+            return True
+        sizes = {self._file(record, disk): disk.size * GIB for disk in record.disks}
+        return set(folder.iterdir()) == set(sizes) and all(
+            virtual_size_bytes(file) >= size for file, size in sizes.items()
+        )
+
     async def _reconcile(self, vm_id: str) -> None:
         record = await self._store.get(vm_id)
-        folder = self._layout.vm(vm_id).disks
-        if record is None or record.status is VmStatus.CREATING or not folder.exists():
+        if record is None or self._is_settled(record):
             return
+        folder = self._layout.vm(vm_id).disks
         lost = {disk.id for disk in record.disks[1:] if not self._file(record, disk).exists()}
         if lost:
             log.warning("%s: %s never came to be", record.id, ", ".join(sorted(lost)))

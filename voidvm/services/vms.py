@@ -238,6 +238,8 @@ class Vms:
                     await self._store.delete(record.id)
                 except NoSpace:
                     left.append(msgspec.structs.replace(record, status=VmStatus.DELETING))
+                else:
+                    await remove_folders(paths.doomed)
             else:
                 left.append(record)
         await asyncio.to_thread(self._sweep, {record.id for record in left})

@@ -38,7 +38,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REATTACH_S = 1.5
-PATIENCE_S = 0.005
+# How long the record of `running` waits for the answer to be on its way.
+ANSWER_FIRST_S = 0.005
 RECOVER_EVERY_S = 1.0
 NO_SPACE = "io-error: no space"
 SPACE_EVERY_S = 2.0
@@ -292,7 +293,7 @@ class Attachment:
         if run is not None and run.started_at is None:
             self._state.run = msgspec.structs.replace(run, started_at=incidents.now())
         # Whoever waits for it has the answer first; a service that dies before sees it again.
-        self._state.set(VmStatus.RUNNING, patience_s=PATIENCE_S)
+        self._state.set(VmStatus.RUNNING, patience_s=ANSWER_FIRST_S)
 
     def _mark_paused(self, reason: str) -> None:
         if reason in FATAL and reason != self._halted_by:

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 GREETING_S = 20.0
 RESUME_S = 10.0
-PATIENCE_S = 0.05
+# How long the record of `starting` waits for its process to be part of it.
+SPAWN_FIRST_S = 0.05
 PRESS_AGAIN_S = 1.0
 # A QEMU that refuses its arguments is gone in a moment.
 LAST_WORDS_S = 0.5
@@ -173,7 +174,7 @@ class Machine:
             console_start=self._hold.console.end,
         )
         # Written down with its process: a transaction beside the spawn would hold that up.
-        self.state.set(VmStatus.STARTING, patience_s=PATIENCE_S)
+        self.state.set(VmStatus.STARTING, patience_s=SPAWN_FIRST_S)
         try:
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:

@@ -190,6 +190,10 @@ class Subscriptions:
 
         events, principal = self._services.events, self._caller.principal
         after = None if is_from_now else wanted.after
+        if after is None:
+            # What was answered before is no news, though it may be written down and told only now.
+            await self._services.vms.recorded()
+            await events.settled()
         try:
             return await events.feed(principal, after=after, wants=wants), False
         except ResyncRequired:
