@@ -175,6 +175,22 @@ def refusal(service: LocalService) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("damage", ["cut short", "a link to nowhere"])
+def test_one_vms_broken_disk_holds_up_no_start(own: LocalService, damage: str) -> None:
+    own.start()
+    vms = {name: own.api().create(name)["id"] for name in ("broken", "whole")}
+    own.stop()
+    disk = own.settings.data_dir / "vms" / vms["broken"] / "disks" / "disk0.qcow2"
+    if damage == "cut short":
+        disk.write_bytes(b"QFI")
+    else:
+        disk.unlink()
+        disk.symlink_to("/nowhere/disk0.qcow2")
+    own.start()
+    own.api().start(vms["whole"])
+    assert own.api().ok("GET", "/vms/broken")["status"] == "stopped"
+
+
 def test_a_second_service_is_refused(own: LocalService) -> None:
     own.start()
     second = LocalService(FakeHost())

@@ -122,8 +122,7 @@ async def stream_events(call: SocketCall[StreamQuery]) -> Answer:
     after = call.request.headers.get("last-event-id") or query.after
     if after is None:
         # What was answered before is no news, though it may be written down and told only now.
-        await services.vms.recorded()
-        await services.events.settled()
+        await services.told()
     if query.vm is not None:
         # From before it is looked for: a VM that is deleted meanwhile has an end to be told of.
         after = after or services.events.last_id

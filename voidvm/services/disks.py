@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import os
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -145,10 +146,10 @@ class Disks:
         smaller than its row grows. Raises `NoSpace`; may be tried again at any time.
         """
         for record in await self._store.all():
-            if self._is_settled(record):
-                continue
-            # Busy: somebody has changed its disks since.
-            with suppress(VmBusy, VmNotFound):
+            # Busy: somebody has changed its disks since. Not found: it is being deleted.
+            with suppress(VmBusy, VmNotFound, FileNotFoundError):
+                if self._is_settled(record):
+                    continue
                 machine = self._fleet.get(record.id)
                 if machine.status is VmStatus.DELETING:
                     continue
@@ -161,7 +162,7 @@ class Disks:
             return True
         sizes = {self._file(record, disk): disk.size * GIB for disk in record.disks}
         return set(folder.iterdir()) == set(sizes) and all(
-            virtual_size_bytes(file) >= size for file, size in sizes.items()
+            _size_bytes(file) >= size for file, size in sizes.items()
         )
 
     async def _reconcile(self, vm_id: str) -> None:
@@ -182,10 +183,10 @@ class Disks:
 
     async def _finish_growth(self, record: VmRecord, disk: Disk) -> None:
         file = self._file(record, disk)
-        if not file.exists():
-            return
-        found = virtual_size_bytes(file)
-        if found < disk.size * GIB:
+        found = _size_bytes(file)
+        if not found:
+            log.warning("%s of %s cannot be read", disk.id, record.id)
+        elif found < disk.size * GIB:
             log.warning("%s of %s goes on growing", disk.id, record.id)
             try:
                 await self.grow(record, disk.id, size=disk.size, old=-(-found // GIB))
@@ -355,3 +356,11 @@ def _sized(record: VmRecord, disk_id: str, size: int) -> VmRecord:
             for disk in record.disks
         ],
     )
+
+
+def _size_bytes(file: Path) -> int:
+    """The size that the guest sees; 0 for what is no disk: one VM's must not hold up the start."""
+    try:
+        return virtual_size_bytes(file)
+    except (OSError, struct.error):
+        return 0

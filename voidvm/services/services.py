@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from voidvm.services.accounts import Accounts
 from voidvm.services.audit import Audit
@@ -27,6 +30,9 @@ from voidvm.services.uploads import Uploads
 from voidvm.services.users import Users
 from voidvm.services.vms import Vms
 from voidvm.services.waiting import Waiting
+
+# For how long a new listener waits for what was answered before it came.
+TOLD_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +62,13 @@ class Services:
     configuration: Configuration
     exposition: Exposition
     metrics: Metrics
+
+    async def told(self) -> None:
+        """Wait until what was answered is written down and told, but not for long.
+
+        A database that hangs must keep nobody, and who is told of something twice has no harm.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_S):
+                await self.vms.recorded()
+                await self.events.settled()

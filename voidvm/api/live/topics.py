@@ -192,8 +192,7 @@ class Subscriptions:
         after = None if is_from_now else wanted.after
         if after is None:
             # What was answered before is no news, though it may be written down and told only now.
-            await self._services.vms.recorded()
-            await events.settled()
+            await self._services.told()
         try:
             return await events.feed(principal, after=after, wants=wants), False
         except ResyncRequired:
