@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -15,8 +14,8 @@ from msgspec import Struct
 
 from voidvm.hypervisor import probe_guest
 from voidvm.hypervisor.argv import SANDBOX
+from voidvm.hypervisor.child import Child, spawn
 from voidvm.hypervisor.identity import Identity, privileges
-from voidvm.hypervisor.spawning import check_descriptors
 
 Accel = Literal["kvm", "tcg"]
 
@@ -24,7 +23,6 @@ Accel = Literal["kvm", "tcg"]
 STUCK_WORDS = (b"KVM internal error", b"kvm run failed")
 _LAST_WORDS_S = 0.1
 _KEPT_BYTES = 16_384
-_REAP_S = 5.0
 
 
 class ProbeRun(Struct, frozen=True, kw_only=True):
@@ -75,29 +73,19 @@ async def run(
     with ExitStack() as stack:
         rom_fd = _rom(stack)
         try:
-            check_descriptors()
-            process = await asyncio.create_subprocess_exec(
-                *privileges(identity),
-                *arguments(path, accel=accel, rom_fd=rom_fd),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            child = spawn(
+                [*privileges(identity), *arguments(path, accel=accel, rom_fd=rom_fd)],
+                environ={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
                 pass_fds=(rom_fd,),
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-                start_new_session=True,
             )
         except OSError as error:
             raise NotRun(f"cannot run {binary}: {error.strerror}") from error
-    watch = _Watch(process)
+    watch = _Watch(child)
     status = None
-    try:
-        async with asyncio.timeout(timeout_s):
+    # A status of None says that the time was over.
+    with suppress(TimeoutError):
+        async with child, asyncio.timeout(timeout_s):
             status = await watch.until_end()
-    except TimeoutError:
-        pass  # a status of None says so
-    finally:
-        await _end(process)
     return ProbeRun(
         output=watch.output,
         stderr=watch.stderr.decode(errors="replace"),
@@ -111,8 +99,8 @@ async def run(
 class _Watch:
     """Reads what a QEMU and its guest write, and kills the QEMU that says it is stuck."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    def __init__(self, child: Child) -> None:
+        self._child = child
         self._loop_began = 0.0
         self.output = ""
         self.stderr = b""
@@ -122,10 +110,10 @@ class _Watch:
     async def until_end(self) -> int:
         """QEMU's exit status, when all it wrote has been read."""
         await asyncio.gather(self._read_output(), self._read_stderr())
-        return await self._process.wait()
+        return await self._child.wait()
 
     async def _read_output(self) -> None:
-        async for chunk in _chunks(self._process.stdout):
+        async for chunk in _chunks(self._child.stdout):
             now = time.monotonic()
             text = chunk.decode("ascii", errors="replace")
             if probe_guest.LOOP_BEGIN in text:
@@ -135,17 +123,17 @@ class _Watch:
             self.output = (self.output + text)[:_KEPT_BYTES]
 
     async def _read_stderr(self) -> None:
-        async for chunk in _chunks(self._process.stderr):
+        async for chunk in _chunks(self._child.stderr):
             self.stderr = (self.stderr + chunk)[:_KEPT_BYTES]
             if not self.is_stuck and any(words in self.stderr for words in STUCK_WORDS):
                 self.is_stuck = True
                 # The registers and the instruction's bytes follow at once.
                 await asyncio.sleep(_LAST_WORDS_S)
-                _kill(self._process)
+                self._child.kill()
 
 
-async def _chunks(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
-    while stream is not None and (chunk := await stream.read(4096)):
+async def _chunks(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while chunk := await stream.read(4096):
         yield chunk
 
 
@@ -155,21 +143,3 @@ def _rom(stack: ExitStack) -> int:
     stack.callback(os.close, fd)
     os.write(fd, probe_guest.rom())
     return fd
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """SIGKILL for the process and all it has spawned in its session."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    _kill(process)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_S):
-            # A pipe is closed only when it has been read to its end.
-            for stream in (process.stdout, process.stderr):
-                async for _ in _chunks(stream):
-                    pass
-            await process.wait()

@@ -7,14 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
 
 from voidvm.errors import CommandFailed, NoSpace
+from voidvm.hypervisor.child import spawn
 from voidvm.hypervisor.identity import Identity, privileges
-from voidvm.hypervisor.spawning import check_descriptors
 
 _CAGE = Path(__file__).with_name("cage.py")
 # What a program needs to start: itself, its libraries, the loader's list of them.
@@ -26,7 +25,6 @@ _OUTPUT_KEPT_BYTES = 1_048_576
 _SAID_KEPT_BYTES = 16_384
 _CHUNK_BYTES = 65_536
 _WATCH_S = 0.2
-_REAP_S = 10.0
 # How prlimit, setpriv and the cage say that the program itself did not run.
 _NOT_RUN = {126, 127}
 
@@ -100,25 +98,21 @@ async def run(
     program = Path(command[0]).name
     inside = cage.prefix(command[0]) if cage else privileges(None, dies_with_us=True)
     try:
-        check_descriptors()
-        process = await asyncio.create_subprocess_exec(
-            *(*limits.prefix(), *inside, *command),
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
-            stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
-            stderr=asyncio.subprocess.PIPE,
+        child = spawn(
+            [*limits.prefix(), *inside, *command],
+            environ=_ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+            stdin=stdin,
+            stdout=stdout,
             pass_fds=(*cage.readable, *cage.writable) if cage else (),
-            env=_ENVIRONMENT | {"PATH": os.environ.get("PATH", "/usr/bin:/bin")},
-            cwd="/",
-            start_new_session=True,
         )
     except OSError as error:
         raise CommandFailed(f"cannot run prlimit: {error.strerror}", tool=program) from error
     output, said = bytearray(), bytearray()
     try:
-        async with asyncio.timeout(limits.wall_s):
+        async with child, asyncio.timeout(limits.wall_s):
             reading = asyncio.gather(
-                _read(process.stdout, output, _OUTPUT_KEPT_BYTES, on_output),
-                _read(process.stderr, said, _SAID_KEPT_BYTES, None),
+                _read(child.stdout, output, _OUTPUT_KEPT_BYTES, on_output),
+                _read(child.stderr, said, _SAID_KEPT_BYTES, None),
             )
             try:
                 await _watched(reading, watch)
@@ -126,15 +120,13 @@ async def run(
                 reading.cancel()
                 # Also that it was cancelled must be heard by somebody, or the log is told.
                 await asyncio.gather(reading, return_exceptions=True)
-            await process.wait()
+            status = await child.wait()
     except TimeoutError as error:
         raise CommandFailed(f"no end after {limits.wall_s:g} s", tool=program) from error
-    finally:
-        await _end(process)
     text = said.decode(errors="replace").strip()
-    if process.returncode in _NOT_RUN:
+    if status in _NOT_RUN:
         raise CommandFailed(f"it could not be run: {text}", tool=program)
-    return Ended(status=process.returncode or 0, output=bytes(output), said=text)
+    return Ended(status=status, output=bytes(output), said=text)
 
 
 def check(ended: Ended, *, program: str, names: Mapping[str, str]) -> None:
@@ -157,13 +149,11 @@ def words(ended: Ended, *, program: str, names: Mapping[str, str]) -> str:
 
 
 async def _read(
-    stream: asyncio.StreamReader | None,
+    stream: asyncio.StreamReader,
     kept: bytearray,
     limit: int,
     on_output: Callable[[bytes], None] | None,
 ) -> None:
-    if stream is None:
-        return
     while chunk := await stream.read(_CHUNK_BYTES):
         if on_output is not None:
             on_output(chunk)
@@ -182,13 +172,3 @@ async def _watched(
         await asyncio.wait({reading}, timeout=_WATCH_S)
         watch()
     await reading
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.kill()
-    # Only a disk that does not answer keeps a killed program; nobody waits for that.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_REAP_S):
-            await process.wait()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
-from contextlib import suppress
 from typing import Final
 
-from voidvm.hypervisor.spawning import check_descriptors
+from voidvm.hypervisor.child import spawn
 
 # JSON for -netdev came with 7.2; extended L2 entries in qcow2 files with 5.2.
 QEMU_MINIMUM: Final = (7, 2)
@@ -28,28 +28,17 @@ async def installed_version(binary: str) -> str:
     if path is None:
         raise ToolUnusable(f"{binary} is not installed")
     try:
-        check_descriptors()
-        process = await asyncio.create_subprocess_exec(
-            *(path, "--version"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        child = spawn([path, "--version"], environ=os.environ)
     except OSError as error:
         raise ToolUnusable(f"{path} cannot be run: {error.strerror}") from error
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            said = (await process.communicate())[0].decode(errors="replace")
+        async with child, asyncio.timeout(TIMEOUT_S):
+            said = (await child.stdout.read() + await child.stderr.read()).decode(errors="replace")
+            status = await child.wait()
     except TimeoutError as error:
         raise ToolUnusable(f"{path} --version does not end") from error
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        # The pipe is let go of only when it has been read to its end.
-        await process.communicate()
     found = _VERSION.search(said)
-    if process.returncode != 0 or found is None:
+    if status != 0 or found is None:
         raise ToolUnusable(f"{path} --version says: {said.strip()[:200] or 'nothing'}")
     return found[1]
 

@@ -1,0 +1,98 @@
+"""Helper programs beside the loop: what they are given, what is heard of them, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.descriptors import descriptors_left, open_descriptors
+from tests.support.service import eventually
+from voidvm.hypervisor.child import Child, spawn
+
+ENVIRON = {"PATH": os.environ["PATH"], "ONLY": "this"}
+
+
+def sh(script: str, **options: int | tuple[int, ...]) -> Child:
+    return spawn(["sh", "-c", script], environ=ENVIRON, **options)  # type: ignore[arg-type]
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_what_it_says_and_how_it_ends_is_heard() -> None:
+    async with sh("cat; pwd; echo $ONLY; echo err >&2; exit 3") as child:
+        assert await child.stdout.read() == b"/\nthis\n"
+        assert await child.stderr.read() == b"err\n"
+        assert await child.wait() == 3
+        assert child.status == 3
+
+
+async def test_a_signal_is_told_as_a_negative_status() -> None:
+    async with sh("kill -TERM $$") as child:
+        assert await child.wait() == -signal.SIGTERM
+
+
+async def test_output_may_go_elsewhere(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+b") as file:
+        async with sh("echo there", stdout=file.fileno()) as child:
+            assert await child.stdout.read() == b""
+            assert await child.wait() == 0
+        file.seek(0)
+        assert file.read() == b"there\n"
+
+
+async def test_behind_its_block_it_and_all_of_its_session_have_ended() -> None:
+    before = open_descriptors()
+    async with sh("sleep 30 & echo $!; wait") as child:
+        other = int(await child.stdout.readline())
+    assert child.status == -signal.SIGKILL
+    await asyncio.to_thread(eventually, lambda: not is_alive(other))
+    assert not is_alive(child.pid)
+    await asyncio.sleep(0.01)
+    assert open_descriptors() == before
+
+
+async def test_what_goes_wrong_inside_ends_it() -> None:
+    with pytest.raises(TimeoutError):
+        async with sh("sleep 30") as child, asyncio.timeout(0.05):
+            await child.wait()
+    assert not is_alive(child.pid)
+
+
+async def test_a_wait_that_is_given_up_harms_no_other() -> None:
+    async with sh("sleep 0.2") as child:
+        given_up = asyncio.ensure_future(child.wait())
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        assert await child.wait() == 0
+
+
+async def test_a_program_that_is_not_there_is_an_error_at_once() -> None:
+    before = open_descriptors()
+    with pytest.raises(FileNotFoundError):
+        spawn(["/nowhere/tool"], environ=ENVIRON)
+    assert open_descriptors() == before
+
+
+async def test_too_few_descriptors_leave_none_open_and_no_process() -> None:
+    before, refused = open_descriptors(), 0
+    for count in range(12):
+        with descriptors_left(count):
+            try:
+                child = spawn(["sleep", "30"], environ=ENVIRON)
+            except OSError:
+                refused += 1
+                continue
+        async with child:
+            pass
+        await asyncio.sleep(0.01)
+    assert 5 <= refused < 12
+    assert open_descriptors() == before
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    assert not any(b"sleep\x0030" in Path(f"/proc/{pid}/cmdline").read_bytes()
+                   for pid in children.split())  # fmt: skip
