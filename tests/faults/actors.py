@@ -43,6 +43,7 @@ class Actor(threading.Thread):
                 self.dice.choice(self._moves)(self)
             except Exception as error:  # noqa: BLE001 - told by the audit, in the main thread
                 self.drill.ledger.outrages.append(f"{self.name}: {type(error).__name__}: {error}")
+            self.drill.over.wait(self.dice.uniform(0, self.drill.rest_s))
 
     def send(self, method: str, path: str, body: Json = None, **options: Json) -> Json | None:
         """The `data` of a success; None for a refusal. Raises `Lost` when nobody can tell."""

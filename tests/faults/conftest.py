@@ -8,11 +8,14 @@ import pytest
 
 from tests.faults.grounds import Grounds
 
+# As many faults in the same time for half of the machine; `scripts/soak` leaves no rest.
+REST_S = 0.15
+
 
 @pytest.fixture(scope="module")
 def grounds() -> Iterator[Grounds]:
     """Services for drills; one of each kind for all tests of a file."""
-    grounds = Grounds()
+    grounds = Grounds(rest_s=REST_S)
     try:
         yield grounds
     finally:

@@ -88,10 +88,12 @@ class Rest(Struct, kw_only=True):
 class Drill:
     """One run of a drill on a ground."""
 
-    def __init__(self, ground: Ground, *, seed: str) -> None:
+    def __init__(self, ground: Ground, *, seed: str, rest_s: float) -> None:
         self.ground = ground
         self.service = ground.service
         self.seed = seed
+        # For how long an actor rests at most between two things that it does.
+        self.rest_s = rest_s
         self.dice = random.Random(seed)  # noqa: S311 - the same choices each time
         self.ledger = Ledger()
         self.over = threading.Event()

@@ -46,9 +46,13 @@ class Skipped(Exception):
 
 
 class Grounds:
-    """One service of each kind; `run` gives a drill the one that it asks for."""
+    """One service of each kind; `run` gives a drill the one that it asks for.
 
-    def __init__(self) -> None:
+    Actors rest for up to `rest_s` seconds after each thing that they do.
+    """
+
+    def __init__(self, *, rest_s: float = 0.0) -> None:
+        self._rest_s = rest_s
         self._stack = ExitStack()
         self._known: dict[str, Ground] = {}
 
@@ -61,7 +65,7 @@ class Grounds:
         if drill.ground not in self._known:
             self._known[drill.ground] = self._stack.enter_context(KINDS[drill.ground]())
         ground = self._known[drill.ground]
-        run = Drill(ground, seed=seed)
+        run = Drill(ground, seed=seed, rest_s=self._rest_s)
         try:
             drill.run(run)
             audit(run)

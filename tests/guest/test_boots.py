@@ -43,14 +43,21 @@ def power_off(api: Api, name: str) -> None:
     assert api.ok("GET", f"/vms/{name}/incidents")["incidents"] == []
 
 
-def test_a_pc_boots_from_disk_with_a_cd_inside(api: Api, make: NewVm) -> None:
+def test_a_pc_boots_from_disk_with_a_cd_inside_and_keeps_its_disks(api: Api, make: NewVm) -> None:
     make("pc", machine="pc", iso="tiny-iso")
+    api.ok("POST", "/vms/pc/disks", {"size": 1, "bus": "virtio"})
     boot(api, "pc")
     sizes = shell(api, "pc", "cat /sys/block/vda/size; grep -c processor /proc/cpuinfo")
     assert sizes.split() == [str(1024**3 // 512), "1"]
     shell(api, "pc", "while [ ! -b /dev/sr0 ]; do sleep 0.1; done")
     assert shell(api, "pc", "head -c 19 /dev/sr0") == "written on the disc"
     assert shell(api, "pc", "cat /sys/block/sr0/ro /sys/block/sr0/size").split()[1] == "256"
+    # What cannot be unplugged stays, with its data.
+    shell(api, "pc", "echo stays | dd of=/dev/vdb bs=512 seek=5 conv=sync,fsync 2>/dev/null")
+    api.refused("DELETE", "/vms/pc/disks/disk1", "VM_STATE_CONFLICT")
+    api.refused("DELETE", "/vms/pc/disks/disk0", "VALIDATION_ERROR")
+    read = "dd if=/dev/vdb bs=512 skip=5 count=1 2>/dev/null | head -c 5"
+    assert shell(api, "pc", read) == "stays"
     power_off(api, "pc")
 
 
@@ -95,10 +102,12 @@ def test_a_microvm_boots_a_kernel_directly_with_disk_and_network(api: Api, make:
     make(
         "micro",
         machine="microvm",
+        memory=224,
         kernel={**DIRECT, "cmdline": cmdline},
         networks=[{"forwards": [{"guestPort": 80}]}],
     )
     boot(api, "micro")
     assert shell(api, "micro", "cat /sys/block/vda/size") == str(1024**3 // 512)
+    assert 180 < int(shell(api, "micro", "free -m | awk '/Mem/ { print $2 }'")) <= 224
     wait_for(api, "micro", "tcp:80", timeout_s=20)
     assert api.stop("micro", force=False, timeout=10)["status"] == "stopped"

@@ -12,6 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support import warm
+from tests.support.service import VOIDVM
+
 
 class Tty:
     """Runs a command under a pseudo-terminal; `seen` is all that it has written."""
@@ -19,9 +22,15 @@ class Tty:
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
         self._master, slave = pty.openpty()
         try:
-            self.process = subprocess.Popen(
-                command, env=env, cwd=cwd, stdin=slave, stdout=slave, stderr=slave
-            )
+            self.process: warm.Process | subprocess.Popen[bytes]
+            if command[0] == str(VOIDVM):
+                self.process = warm.start(
+                    *command[1:], environ=env, folder=cwd, stdin=slave, stdout=slave, stderr=slave
+                )
+            else:
+                self.process = subprocess.Popen(
+                    command, env=env, cwd=cwd, stdin=slave, stdout=slave, stderr=slave
+                )
         finally:
             os.close(slave)
         self.seen = ""

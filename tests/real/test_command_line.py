@@ -15,6 +15,7 @@ import pytest
 
 from tests.meta.tty import Tty
 from tests.real.conftest import NewVm
+from tests.support import warm
 from tests.support.contract import Api
 from tests.support.service import PASSWORD, VOIDVM, Service, eventually
 
@@ -99,29 +100,29 @@ def test_top_without_colours(service: Service, new_vm: NewVm, api: Api, tmp_path
     ids=" ".join,
 )
 def test_ctrl_c_ends_it_at_once_and_quietly(
-    service: Service, api: Api, new_vm: NewVm, arguments: tuple[str, ...]
+    service: Service, api: Api, new_vm: NewVm, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     # Without a system nobody hears the power button.
     names = {key: api.start(new_vm()["id"])["name"] for key in ("vm", "other")}
-    process = subprocess.Popen(
-        [VOIDVM, *(one.format(**names) for one in arguments)],
-        env=environ(service),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
+        process = warm.start(
+            *(one.format(**names) for one in arguments),
+            environ=environ(service),
+            stdout=out.fileno(),
+            stderr=err.fileno(),
+        )
     try:
         # It speaks with the service by then.
         eventually(psutil.Process(process.pid).net_connections, timeout_s=30)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        status = process.wait(timeout=20)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+    said = (tmp_path / "err").read_text()
     # A console that is only read is left by Ctrl-C, too.
-    assert process.returncode in ({0, 130} if "logs" in arguments else {130})
+    assert status in ({0, 130} if "logs" in arguments else {130})
     assert "Traceback" not in said
     assert "error" not in said
 
@@ -159,13 +160,7 @@ def test_a_remote_host_by_its_address_and_a_token(service: Service, tmp_path: Pa
     secret = out(service, "token", "create", "remote", "--permission", "vm:read").strip()
     kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     bare = {**kept, "HOME": str(tmp_path)}
-    done = subprocess.run(
-        [VOIDVM, "vm", "ls", "--json", "--url", service.url, "--token", secret],
-        env=bare,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    command = ("vm", "ls", "--json", "--url", service.url, "--token", secret)
+    done = warm.run(*command, environ=bare, timeout_s=60)
     assert isinstance(json.loads(done.stdout), list)
     assert not list(tmp_path.rglob("contexts.json")), "nothing is remembered"

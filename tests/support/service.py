@@ -115,7 +115,9 @@ class Service:
                     stderr=log,
                 )
             else:
-                self.process = warm.start(*command, environ=self.environ, stdout=log, stderr=log)
+                self.process = warm.start(
+                    *command, environ=self.environ, stdout=log.fileno(), stderr=log.fileno()
+                )
 
     def _new_client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, trust_env=False, verify=self.trust)

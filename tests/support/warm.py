@@ -18,8 +18,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 from unittest import mock
 
 import msgspec
@@ -80,20 +80,35 @@ class Process:
 
 
 def start(
-    *arguments: str, environ: dict[str, str], stdout: IO[bytes], stderr: IO[bytes]
+    *arguments: str,
+    environ: Mapping[str, str],
+    stdout: int,
+    stderr: int,
+    stdin: int | None = None,
+    folder: Path | None = None,
 ) -> Process:
-    """Begin `voidvm ARGUMENTS…` in this folder, without input."""
-    request = _Start(list(arguments), environ, str(Path.cwd()))
+    """Begin `voidvm ARGUMENTS…`, without input and in this folder unless told otherwise."""
+    request = _Start(list(arguments), dict(environ), str(folder or Path.cwd()))
     with Path(os.devnull).open("rb") as nothing:
-        return Process(_ask(request, [stream.fileno() for stream in (nothing, stdout, stderr)]))
+        given = nothing.fileno() if stdin is None else stdin
+        return Process(_ask(request, [given, stdout, stderr]))
 
 
 def run(
-    *arguments: str, environ: dict[str, str], timeout_s: float
+    *arguments: str, environ: Mapping[str, str], timeout_s: float, given: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run` gives with `text` and `capture_output`."""
+    """What `subprocess.run` gives with `text`, `input` and `capture_output`.
+
+    At most as much may be given as a pipe holds, 64 KiB.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = start(*arguments, environ=environ, stdout=out, stderr=err)
+        read, write = os.pipe()
+        os.write(write, given)
+        os.close(write)
+        process = start(
+            *arguments, environ=environ, stdin=read, stdout=out.fileno(), stderr=err.fileno()
+        )
+        os.close(read)
         try:
             status = process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -167,10 +182,11 @@ def _be_voidvm(request: _Start, descriptors: list[int]) -> int:
 
 
 def _prepare() -> None:
-    """Import what services and commands import, also what they import late, and lower three costs.
+    """Import what services and commands import, also what they import late, and lower four costs.
 
-    The OpenAPI document is made once, and so is what Sanic makes of itself and the routes. A hash
-    takes a third of a second of a core, and each service begins with one: here they are cheap.
+    The OpenAPI document is made once, and so is what Sanic makes of itself and the routes, and the
+    list of certificates that downloads trust. A hash takes a third of a second of a core, and each
+    service begins with one: here they are cheap.
     """
     for name in (
         "voidvm.app",
@@ -187,6 +203,8 @@ def _prepare() -> None:
     passwords = importlib.import_module("voidvm.security.passwords")
     importlib.import_module("tests.support.sanic_once").prepare()
     mock.patch.object(passwords, "RFC_9106_LOW_MEMORY", CHEAPEST).start()
+    downloads = importlib.import_module("voidvm.services.downloads")
+    mock.patch.object(downloads, "_trusted", return_value=downloads._trusted()).start()
     gc.collect()
     gc.freeze()
 

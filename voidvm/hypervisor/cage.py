@@ -8,17 +8,16 @@ the two does without it: behind them stand the unprivileged user, the limits, an
 of the file.
 
 It knows the numbers of x86-64 alone, as the rest of VoidVM does. Sources: Linux' UAPI headers
-landlock.h, seccomp.h and filter.h. It must import nothing of VoidVM: it starts in 15 ms.
+landlock.h, seccomp.h and filter.h. It must import nothing of VoidVM, and little else: `platform`
+and `contextlib` together would double the time that it takes, 24 ms.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 import sys
-from contextlib import suppress
 
 NOT_RUN = 126  # the exit status by which shells say that they found a command but could not run it
 
@@ -71,11 +70,12 @@ def _landlock(readable: list[int], writable: list[int], folders: list[str]) -> N
     for fd in writable:
         allow(fd, _READ_FILE | _WRITE_FILE | _TRUNCATE)
     for folder in folders:
-        with suppress(FileNotFoundError):
-            fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-            is_folder = os.path.isdir(folder)  # noqa: PTH112 - pathlib would double the start-up
-            allow(fd, _READ_FILE | _EXECUTE | (_READ_DIR if is_folder else 0))
-            os.close(fd)
+        if not os.path.exists(folder):  # noqa: PTH110 - pathlib would double the start-up
+            continue
+        fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        is_folder = os.path.isdir(folder)  # noqa: PTH112 - as above
+        allow(fd, _READ_FILE | _EXECUTE | (_READ_DIR if is_folder else 0))
+        os.close(fd)
     # QEMU tries its locks out on it.
     fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
     allow(fd, _READ_FILE | _WRITE_FILE)
@@ -86,7 +86,7 @@ def _landlock(readable: list[int], writable: list[int], folders: list[str]) -> N
 
 
 def _seccomp() -> None:
-    if platform.machine() != "x86_64":
+    if os.uname().machine != "x86_64":
         return
     # A jump counts the instructions to skip; the last one but one denies, the last allows.
     head = [

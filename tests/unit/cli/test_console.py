@@ -16,6 +16,7 @@ import pytest
 
 from tests.fakes.qemu import FakeQemu
 from tests.meta.tty import Tty
+from tests.support import warm
 from tests.support.contract import Api
 from tests.support.local import LocalService, restartable
 from tests.support.service import VOIDVM, eventually
@@ -58,15 +59,9 @@ def _say(local: LocalService, qemu: FakeQemu, data: bytes) -> None:
 
 def _pipe(
     environ: dict[str, str], vm: str, *options: str, given: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [str(VOIDVM), "console", vm, *options],
-        env=environ,
-        input=given,
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+) -> subprocess.CompletedProcess[str]:
+    command = ("console", vm, *options)
+    return warm.run(*command, environ=environ, timeout_s=PATIENCE_S, given=given)
 
 
 def test_keys_are_passed_at_once_and_unchanged(tty: Tty, qemu: FakeQemu) -> None:
@@ -187,7 +182,7 @@ def test_history_that_is_gone_is_said_to_be(
 
     eventually(is_cut)
     done = _pipe(environ, running, "--since", "0", "--read-only", "--timeout", "1")
-    assert b"bytes are missing here: they are no longer kept" in done.stderr
+    assert "bytes are missing here: they are no longer kept" in done.stderr
     assert done.stdout
 
 
@@ -234,9 +229,9 @@ def test_a_pipe_is_typed_and_what_comes_back_is_printed(
     environ: dict[str, str], running: str, qemu: FakeQemu
 ) -> None:
     done = _pipe(environ, running, "--since", "end", "--linger", "0.3", given=b"ls\x1d\n")
-    assert (done.returncode, done.stderr) == (0, f"Connected to '{running}'.\n".encode())
+    assert (done.returncode, done.stderr) == (0, f"Connected to '{running}'.\n")
     assert qemu.typed == b"ls\x1d\n"
-    assert done.stdout == b"ls\x1d\n"
+    assert done.stdout == "ls\x1d\n"
 
 
 def test_a_file_is_typed_whole(
@@ -257,7 +252,7 @@ def test_a_program_is_told_that_nobody_would_get_its_input(
 ) -> None:
     done = _pipe(environ, vm, given=b"ls\n")
     assert done.returncode == 5
-    assert done.stderr.decode().endswith(
+    assert done.stderr.endswith(
         f"error: '{vm}' is stopped: nobody would get the input\nhint: voidvm vm start {vm}\n"
     )
 
