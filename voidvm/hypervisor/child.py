@@ -11,13 +11,14 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 # Only a disk that does not answer keeps a killed program; nobody waits for that.
 REAP_S: Final = 10.0
+CHUNK_BYTES: Final = 65_536
 
 
 def spawn(
@@ -64,7 +65,7 @@ def spawn(
 class Child:
     """A program that was spawned; inside its block it runs, behind the block it has ended.
 
-    What it says is read from `stdout` and `stderr`; `stdout` is empty if it was led elsewhere.
+    `stdout` is at its end at once if it was led elsewhere.
     """
 
     def __init__(
@@ -76,11 +77,9 @@ class Child:
         errors: BinaryIO,
     ) -> None:
         self.pid = process.pid
+        self.stdout, self.stderr = Pipe(output), Pipe(errors)
         self._process = process
         self._pidfd = pidfd
-        self._output, self._errors = output, errors
-        self.stdout, self.stderr = asyncio.StreamReader(), asyncio.StreamReader()
-        self._ears: list[asyncio.ReadTransport] = []
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
         self._loop.add_reader(pidfd, self._reap)
@@ -102,15 +101,6 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._hear(self._errors, self.stderr)
-            if self._output is not None:
-                await self._hear(self._output, self.stdout)
-            else:
-                self.stdout.feed_eof()
-        except BaseException:
-            await self._end()
-            raise
         return self
 
     async def __aexit__(
@@ -119,25 +109,60 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._end()
-
-    async def _hear(self, pipe: BinaryIO, reader: asyncio.StreamReader) -> None:
-        ear, _ = await self._loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), pipe
-        )
-        self._ears.append(ear)
-
-    async def _end(self) -> None:
         self.kill()
-        # uvloop keeps a pipe open that was read to its end.
-        for ear in self._ears:
-            ear.close()
+        self.stdout.close()
+        self.stderr.close()
         await asyncio.wait([self._exited], timeout=REAP_S)
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._exited.set_result(self._process.wait())
+
+
+class Pipe:
+    """What a program says, taken when somebody asks for it: it waits until then.
+
+    Not `connect_read_pipe`: uvloop (0.23) closes the descriptor of such a pipe twice, the second
+    time when a thread may have opened something else under its number.
+    """
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self._file = file
+        if file is not None:
+            os.set_blocking(file.fileno(), False)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All that comes, piece by piece, until nobody holds the other end any more."""
+        while self._file is not None:
+            # None says that nothing waits, b"" that nothing will come.
+            data = self._file.read(CHUNK_BYTES)
+            if data:
+                yield data
+            elif data is None:
+                await _until_readable(self._file.fileno())
+            else:
+                return
+
+    async def read(self) -> bytes:
+        """All that comes."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    def close(self) -> None:
+        """Let go of it; nobody may be waiting for what comes."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+async def _until_readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
 
 
 def _pipe(reads: ExitStack, writes: ExitStack) -> tuple[BinaryIO, int]:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from typing import Literal
 
@@ -113,7 +112,7 @@ class _Watch:
         return await self._child.wait()
 
     async def _read_output(self) -> None:
-        async for chunk in _chunks(self._child.stdout):
+        async for chunk in self._child.stdout.chunks():
             now = time.monotonic()
             text = chunk.decode("ascii", errors="replace")
             if probe_guest.LOOP_BEGIN in text:
@@ -123,18 +122,13 @@ class _Watch:
             self.output = (self.output + text)[:_KEPT_BYTES]
 
     async def _read_stderr(self) -> None:
-        async for chunk in _chunks(self._child.stderr):
+        async for chunk in self._child.stderr.chunks():
             self.stderr = (self.stderr + chunk)[:_KEPT_BYTES]
             if not self.is_stuck and any(words in self.stderr for words in STUCK_WORDS):
                 self.is_stuck = True
                 # The registers and the instruction's bytes follow at once.
                 await asyncio.sleep(_LAST_WORDS_S)
                 self._child.kill()
-
-
-async def _chunks(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    while chunk := await stream.read(4096):
-        yield chunk
 
 
 def _rom(stack: ExitStack) -> int:

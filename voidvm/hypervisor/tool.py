@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from voidvm.errors import CommandFailed, NoSpace
-from voidvm.hypervisor.child import spawn
+from voidvm.hypervisor.child import Pipe, spawn
 from voidvm.hypervisor.identity import Identity, privileges
 
 _CAGE = Path(__file__).with_name("cage.py")
@@ -23,7 +23,6 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
 _OUTPUT_KEPT_BYTES = 1_048_576
 _SAID_KEPT_BYTES = 16_384
-_CHUNK_BYTES = 65_536
 _WATCH_S = 0.2
 # How prlimit, setpriv and the cage say that the program itself did not run.
 _NOT_RUN = {126, 127}
@@ -149,12 +148,12 @@ def words(ended: Ended, *, program: str, names: Mapping[str, str]) -> str:
 
 
 async def _read(
-    stream: asyncio.StreamReader,
+    pipe: Pipe,
     kept: bytearray,
     limit: int,
     on_output: Callable[[bytes], None] | None,
 ) -> None:
-    while chunk := await stream.read(_CHUNK_BYTES):
+    async for chunk in pipe.chunks():
         if on_output is not None:
             on_output(chunk)
         else:

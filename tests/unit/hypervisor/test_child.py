@@ -16,8 +16,8 @@ from voidvm.hypervisor.child import Child, spawn
 ENVIRON = {"PATH": os.environ["PATH"], "ONLY": "this"}
 
 
-def sh(script: str, **options: int | tuple[int, ...]) -> Child:
-    return spawn(["sh", "-c", script], environ=ENVIRON, **options)  # type: ignore[arg-type]
+def sh(script: str, *, stdout: int | None = None) -> Child:
+    return spawn(["sh", "-c", script], environ=ENVIRON, stdout=stdout)
 
 
 def is_alive(pid: int) -> bool:
@@ -49,12 +49,11 @@ async def test_output_may_go_elsewhere(tmp_path: Path) -> None:
 async def test_behind_its_block_it_and_all_of_its_session_have_ended() -> None:
     before = open_descriptors()
     async with sh("sleep 30 & echo $!; wait") as child:
-        other = int(await child.stdout.readline())
+        other = int(await anext(child.stdout.chunks()))
     assert child.status == -signal.SIGKILL
     await asyncio.to_thread(eventually, lambda: not is_alive(other))
     assert not is_alive(child.pid)
-    await asyncio.sleep(0.01)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 async def test_what_goes_wrong_inside_ends_it() -> None:
@@ -62,6 +61,14 @@ async def test_what_goes_wrong_inside_ends_it() -> None:
         async with sh("sleep 30") as child, asyncio.timeout(0.05):
             await child.wait()
     assert not is_alive(child.pid)
+
+
+async def test_what_nobody_takes_waits_in_the_pipe() -> None:
+    async with sh("head -c 10000000 /dev/zero; echo end >&2") as child:
+        await asyncio.sleep(0.2)
+        assert child.status is None
+        size = sum([len(chunk) async for chunk in child.stdout.chunks()])
+        assert (size, await child.stderr.read(), await child.wait()) == (10_000_000, b"end\n", 0)
 
 
 async def test_a_wait_that_is_given_up_harms_no_other() -> None:
@@ -76,7 +83,7 @@ async def test_a_program_that_is_not_there_is_an_error_at_once() -> None:
     before = open_descriptors()
     with pytest.raises(FileNotFoundError):
         spawn(["/nowhere/tool"], environ=ENVIRON)
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 async def test_too_few_descriptors_leave_none_open_and_no_process() -> None:
@@ -90,9 +97,8 @@ async def test_too_few_descriptors_leave_none_open_and_no_process() -> None:
                 continue
         async with child:
             pass
-        await asyncio.sleep(0.01)
     assert 5 <= refused < 12
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
     assert not any(b"sleep\x0030" in Path(f"/proc/{pid}/cmdline").read_bytes()
                    for pid in children.split())  # fmt: skip
