@@ -15,7 +15,7 @@ from tests.support.contract import Api
 from tests.support.service import Service
 
 GUEST_FILES = ("vmlinuz", "initramfs.gz", "tiny.qcow2")
-LONGEST_FIRST = ("faults", "meta", "guest", "real", "api")
+LONGEST_FIRST = ("faults", "meta", "sdk", "guest", "real", "api")
 
 
 def pytest_configure(config: pytest.Config) -> None:
