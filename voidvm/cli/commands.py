@@ -6,6 +6,7 @@ of the others.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -70,11 +71,14 @@ class Commands(TyperGroup):
         """The command; of one that there is not, all names are needed for what might be meant."""
         for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
             if name not in self.commands:
-                self.add_command(_load(name, COMMANDS[name]), name)
+                self.add_command(load(name), name)
         return self.commands.get(cmd_name)
 
 
-def _load(name: str, place: Place) -> Command:
+@cache
+def load(name: str) -> Command:
+    """One of `COMMANDS`, with its options."""
+    place = COMMANDS[name]
     found = getattr(import_module(f"voidvm.cli.{place.module}"), place.attribute)
     own = typer.Typer(add_completion=False, callback=_nothing)
     if isinstance(found, typer.Typer):

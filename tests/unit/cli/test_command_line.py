@@ -37,6 +37,21 @@ def test_a_call_imports_nothing_of_the_command_line_of_httpx() -> None:
     assert done.stdout == "True False False\n", done.stderr
 
 
+def test_it_is_a_module_of_python_too_and_collects_garbage_again() -> None:
+    wrong = subprocess.run(
+        [sys.executable, "-m", "voidvm", "vm", "jump"], capture_output=True, text=True, check=False
+    )
+    assert (wrong.returncode, wrong.stdout) == (Exit.USAGE, "")
+    assert "jump" in wrong.stderr
+    code = (
+        "import gc; from voidvm import cli; from voidvm.__main__ import run\n"
+        "cli.main = lambda: print(gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
+        "run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
+
+
 def test_help_explains_every_exit_status(run: Cli) -> None:
     text = " ".join(run("--help").out.split())
     assert all(f"{status:d} {MEANINGS[status]}" in text for status in Exit)

@@ -186,7 +186,8 @@ async def test_pauses_grow_and_the_end_of_patience_is_told(
     assert caught.value.exit_status == Exit.UNREACHABLE
     pauses = [later - sooner for sooner, later in itertools.pairwise(attempts)]
     assert len(pauses) > 4
-    assert pauses[-1] > 4 * pauses[0]
+    # Each can only be longer than it was meant to be.
+    assert max(pauses[-2:]) > 4 * min(pauses[:2])
     assert capsys.readouterr().err.count("The connection broke") == 1
 
 
