@@ -61,13 +61,16 @@ class History:
         """What stands at `offset`: bytes, or a gap, or None at the end, and once it is closed."""
         if self._fd < 0:
             return None
+        # Asked for first: what QEMU appends from here on is no gap because there was none before.
+        end = self.end
+        if offset >= end:
+            return None
         start = max(offset, self._first)
         try:
             # A hole in the middle is what a full disk has swallowed.
             start = os.lseek(self._fd, start, os.SEEK_DATA)
         except OSError:
-            end = self.end
-            return Gap(offset, end) if offset < end else None
+            return Gap(offset, end)
         if start > offset:
             return Gap(offset, start)
         hole = os.lseek(self._fd, offset, os.SEEK_HOLE)
@@ -119,10 +122,11 @@ class History:
         self.close()
 
     def _find_first(self) -> int:
+        end = self.end  # first, as above
         try:
             return os.lseek(self._fd, 0, os.SEEK_DATA)
         except OSError:
-            return self.end
+            return end
 
 
 def last_bytes(path: Path, *, limit_bytes: int) -> bytes:

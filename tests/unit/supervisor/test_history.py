@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,21 @@ def history(path: Path) -> Iterator[History]:
 def append(path: Path, data: bytes) -> None:
     with path.open("ab") as file:
         file.write(data)
+
+
+def seek_while(path: Path, data: bytes) -> Callable[[int, int, int], int]:
+    """An `lseek` of the end after which QEMU has written once, before anybody goes on."""
+    seek, waiting = os.lseek, [data]
+
+    def seek_slowly(fd: int, offset: int, how: int) -> int:
+        try:
+            return seek(fd, offset, how)
+        except OSError:
+            while waiting:
+                append(path, waiting.pop())
+            raise
+
+    return seek_slowly
 
 
 def test_a_new_history_is_empty(history: History, path: Path) -> None:
@@ -102,6 +117,25 @@ def test_a_lost_end_is_a_gap(history: History, path: Path) -> None:
     append(path, b"a" * BLOCK)
     history.bridge(2 * BLOCK)
     assert history.read(BLOCK, limit=10) == Gap(BLOCK, 2 * BLOCK)
+
+
+def test_what_comes_while_the_end_is_looked_at_is_no_gap(
+    history: History, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy host once held the service up there, and seven lines were taken for lost."""
+    append(path, b"before")
+    monkeypatch.setattr(os, "lseek", seek_while(path, b"meanwhile"))
+    assert history.read(6, limit=100) is None
+    append(path, b"meanwhile")
+    assert history.read(6, limit=100) == Output(6, b"meanwhile")
+
+
+def test_what_comes_while_an_empty_one_is_opened_is_its_beginning(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "lseek", seek_while(path, b"early"))
+    with History(path, cap_bytes=lambda: CAP) as history:
+        assert (history.first, history.end) == (0, 5)
 
 
 def test_a_bridge_never_shortens(history: History, path: Path) -> None:
