@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from tests.meta.sources import ROOT
 from tests.support.contract import Api, Json
 from tests.support.guests import log_of
-from tests.support.service import VOIDVM, Service, eventually
+from tests.support.service import Service, eventually
 from voidvm.store.inspection import inspect
 from voidvm.store.migrations import MIGRATIONS
 
@@ -38,7 +39,9 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(older: Path) -> Iterator[Service]:
     service = Service(PYTHONPATH=str(older))
-    service.program = [str(VOIDVM)]
+    # Its own sources, whatever this version's program is called.
+    begin = "from voidvm.cli import main; raise SystemExit(main())"
+    service.program = [sys.executable, "-P", "-c", begin]
     try:
         service.start()
         yield service

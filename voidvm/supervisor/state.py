@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from collections import deque
+from typing import NamedTuple, Protocol
 
 from voidvm.bus import Bus, VmStatusChanged
 from voidvm.domain.states import VmStatus, check_move
@@ -14,15 +15,22 @@ log = logging.getLogger(__name__)
 
 # How soon what could not be recorded is tried again.
 RETRY_S = 2.0
+UNWRITTEN = 16
 
 
 class Journal(Protocol):
-    """Where the newest state of each VM is kept."""
+    """Where the newest state of each VM is kept, and what happened on the way to it."""
 
     async def record(
         self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
     ) -> None:
         """Keep the newest state of a VM."""
+
+
+class _Seen(NamedTuple):
+    status: VmStatus
+    reason: str | None
+    run: Run | None
 
 
 class VmState:
@@ -50,7 +58,8 @@ class VmState:
         self._status = status
         self._reason = reason
         self._changed = asyncio.Event()
-        self._is_dirty = False
+        # Oldest first; of a storm of changes only the newest are written down.
+        self._unwritten: deque[_Seen] = deque(maxlen=UNWRITTEN)
         self._writer: asyncio.Task[None] | None = None
         self._later: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -103,7 +112,10 @@ class VmState:
             self._retry.cancel()
 
     def _record(self, patience_s: float = 0.0) -> None:
-        self._is_dirty = True
+        """Have the present state written down, after those before it that are not yet."""
+        if self._unwritten and (self._later is not None or self._is_the_last_one()):
+            self._unwritten.pop()
+        self._unwritten.append(_Seen(self._status, self._reason, self.run))
         for timer in (self._later, self._retry):
             if timer is not None:
                 timer.cancel()
@@ -115,14 +127,19 @@ class VmState:
         else:
             self._writer = asyncio.create_task(self._write(), name=f"journal-{self.vm_id}")
 
+    def _is_the_last_one(self) -> bool:
+        """Whether the newest state that is to be written is the present one, but for its run."""
+        last = self._unwritten[-1]
+        return (last.status, last.reason) == (self._status, self._reason)
+
     async def _write(self) -> None:
         try:
-            while self._is_dirty:
-                self._is_dirty = False
-                await self._journal.record(self.vm_id, self._status, self._reason, self.run)
+            while self._unwritten:
+                seen = self._unwritten.popleft()
+                await self._journal.record(self.vm_id, seen.status, seen.reason, seen.run)
         except Exception:
             # The VM goes on, and a disk that is full now has room again one day.
-            self._is_dirty = True
+            self._unwritten.clear()
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:

@@ -19,7 +19,7 @@ from voidvm.errors import PortInUse
 from voidvm.hypervisor.process import Exit
 from voidvm.supervisor import incidents, ports
 from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown, plain_stderr
-from voidvm.supervisor.state import VmState
+from voidvm.supervisor.state import UNWRITTEN, VmState
 
 NOW = datetime(2026, 11, 24, 10, 0, 0, 5, tzinfo=UTC)
 
@@ -170,7 +170,7 @@ def new_state(journal: SlowJournal, bus: Bus) -> VmState:
     )
 
 
-async def test_every_change_is_told_and_the_newest_is_written() -> None:
+async def test_every_change_is_told_and_written_in_its_order() -> None:
     journal, bus = SlowJournal(), Bus()
     news: list[News] = []
     bus.subscribe(news.append)
@@ -178,10 +178,35 @@ async def test_every_change_is_told_and_the_newest_is_written() -> None:
     moves = [VmStatus.STARTING, VmStatus.RUNNING, VmStatus.PAUSED, VmStatus.RUNNING]
     for status in moves:
         state.set(status)
+        # The first is being written when the others come.
+        await asyncio.sleep(0)
     await state.recorded()
     assert [one.status for one in news if isinstance(one, VmStatusChanged)] == moves
-    assert journal.records[-1] is VmStatus.RUNNING
-    assert len(journal.records) < len(moves)
+    assert journal.records == moves
+
+
+async def test_of_a_storm_the_newest_are_written() -> None:
+    journal = SlowJournal()
+    state = new_state(journal, Bus())
+    state.set(VmStatus.STARTING)
+    storm = [VmStatus.RUNNING, VmStatus.PAUSED] * 50
+    for status in storm:
+        state.set(status)
+    await state.recorded()
+    assert journal.records == storm[-UNWRITTEN:]
+
+
+async def test_a_patient_change_is_replaced_by_what_follows_in_time() -> None:
+    journal = SlowJournal()
+    state = new_state(journal, Bus())
+    state.set(VmStatus.STARTING, patience_s=5)
+    await asyncio.sleep(0.01)
+    assert journal.records == []
+    state.set(VmStatus.RUNNING)
+    await state.recorded()
+    assert journal.records == [VmStatus.RUNNING]
+    state.set(VmStatus.STOPPING, patience_s=0.01)
+    await until(lambda: journal.records == [VmStatus.RUNNING, VmStatus.STOPPING])
 
 
 async def test_the_same_again_is_no_news() -> None:
