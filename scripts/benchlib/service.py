@@ -234,7 +234,7 @@ class Console:
 
     def take(self) -> int:
         """Receive what waits; the number of bytes of output in the frames that are whole now."""
-        self._pending += self._receive()
+        self._pending += self._receive(262_144)
         size = 0
         while (frame := self._frame()) is not None:
             size += len(frame[1]) if frame[0] == 2 else 0
@@ -260,8 +260,8 @@ class Console:
         """Hang up."""
         self._socket.close()
 
-    def _receive(self) -> bytes:
-        data = self._socket.recv(262_144)
+    def _receive(self, most: int = 65_536) -> bytes:
+        data = self._socket.recv(most)
         if not data:
             raise Failed("the service has closed the console")
         return data
