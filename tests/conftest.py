@@ -49,6 +49,13 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Search for garbage once; pytest would five times, and Python again when it ends."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def guest() -> Path:
     """The folder with the built guest `tiny`; `scripts/test` makes it."""
