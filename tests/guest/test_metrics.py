@@ -75,9 +75,9 @@ def test_writes_and_reads_of_the_disk_are_seen(api: Api, vm: str) -> None:
 def test_the_guests_memory_is_known_as_the_guest_sees_it(api: Api, vm: str) -> None:
     before = until(api, vm, lambda one: one["memory"]["guestUsedBytes"] is not None, timeout_s=60)
     memory = before["memory"]
-    assert memory["balloonBytes"] == memory["limitBytes"] == 192 * MIB
+    assert memory["balloonBytes"] == memory["limitBytes"] == 256 * MIB
     known = memory["guestUsedBytes"] + memory["guestAvailableBytes"]
-    assert 96 * MIB < known < 192 * MIB, "what its kernel has left for it"
+    assert 128 * MIB < known < 256 * MIB, "what its kernel has left for it"
     shell(api, vm, "mount -t tmpfs none /mnt; dd if=/dev/zero of=/mnt/full bs=1M count=40")
     more = memory["guestUsedBytes"] + 30 * MIB
     until(api, vm, lambda one: (one["memory"]["guestUsedBytes"] or 0) > more)

@@ -129,7 +129,7 @@ def test_changes_of_a_running_vm_wait_for_its_next_start(
     forward = {"guestPort": 80, "hostPort": 0}
     wanted = {"memory": 224, "cpu": 2, "networks": [{"forwards": [forward]}]}
     changed = api.ok("PATCH", "/vms/isolated", {**wanted, "description": "at once"})
-    assert (changed["memory"], changed["cpu"]) == (192, 1)
+    assert (changed["memory"], changed["cpu"]) == (256, 1)
     assert changed["description"] == "at once"
     assert changed["needsRestart"] is True
     assert set(changed["pending"]) == {"memory", "cpu", "networks"}
@@ -144,5 +144,5 @@ def test_changes_of_a_running_vm_wait_for_its_next_start(
     assert "size=224M" in command_line(api.start("isolated")["pid"])
     api.stop("isolated")
     # As the other tests know it.
-    api.ok("PATCH", "/vms/isolated", {"memory": 192})
+    api.ok("PATCH", "/vms/isolated", {"memory": 256})
     boot(api, "isolated")

@@ -139,7 +139,7 @@ class Api:
 
     def create(self, name: str, **wanted: Json) -> Json:
         """A small VM of the guest `tiny`."""
-        defaults = {"os": "tiny", "memory": 192, "disk": 1}
+        defaults = {"os": "tiny", "memory": 256, "disk": 1}
         return self.ok("POST", "/vms", {"name": name, **defaults, **wanted})
 
     def start(self, vm: str) -> Json:

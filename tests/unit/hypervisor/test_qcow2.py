@@ -194,7 +194,7 @@ def test_any_bytes_get_an_answer(rest: bytes, size: int) -> None:
     assert outcome(b"QFI\xfb\0\0\0\3" + rest, size)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 480), st.integers(0, 255)), min_size=1, max_size=12))
 def test_any_change_of_a_good_file_gets_an_answer(
     plain: bytes, changes: list[tuple[int, int]]
