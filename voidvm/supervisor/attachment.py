@@ -132,7 +132,7 @@ class Attachment:
     async def connect(self, *, timeout_s: float) -> None:
         """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
         await self._connect_monitor(timeout_s=timeout_s)
-        self.console.attach(await self.monitor.pty(SERIAL_ID))
+        self.console.attach(await self.monitor.pty(SERIAL_ID), is_silent=False)
 
     async def begin(self, *, timeout_s: float) -> None:
         """Let the CPUs of a new guest run and open its line; returns when they were seen to.

@@ -213,14 +213,18 @@ class Console:
 
     # What the machine uses
 
-    def attach(self, line_path: str) -> None:
-        """Open the line of a new run (or of one found again) and catch up with its file."""
+    def attach(self, line_path: str, *, is_silent: bool = True) -> None:
+        """Open the line of a new run, and catch up with its file.
+
+        One that is found again is not `is_silent`: its guest may speak in this very moment.
+        """
         self.detach()
         self._line = SerialLine(line_path, on_readable=self._on_readable)
-        self._transcript.begin(self._loop.time())
+        self._transcript.begin(self._loop.time(), is_silent=is_silent)
         self._watchful_until = self._loop.time() + WATCHFUL_S
         self._wake()
         self._look_regularly()
+        self._look_soon()
 
     def detach(self) -> None:
         """Let go of the line; what QEMU said last is read from the file."""

@@ -51,13 +51,18 @@ class Transcript:
             return Output(offset, latest.data[skipped : skipped + limit])
         return self._history.read(offset, limit=min(limit, self._end - offset))
 
-    def begin(self, now: float) -> None:
-        """A line was opened of which nothing is read yet; it has no past."""
+    def begin(self, now: float, *, is_silent: bool) -> None:
+        """A line was opened of which nothing is read yet; `is_silent`: its guest is only begun.
+
+        Any other may have spoken after it was opened and before the file is read here: both have
+        that, so they are in step after a silence only, and until then the file tells.
+        """
         # What was passed on keeps its place, even if the last QEMU did not get to file it.
         self._history.bridge(self._end)
         self.catch_up(now)
         self._heard = self._filed = self._end
-        self._is_in_step = True
+        self._is_in_step = is_silent
+        self._spoke_at = self._grew_at = self._ahead_since = now
 
     def hear(self, data: bytes, now: float) -> bool:
         """The line has spoken; whether there is more to pass on."""
@@ -70,7 +75,7 @@ class Transcript:
         self.catch_up(now)
         if self._is_in_step:
             self._extend(data, self._heard)
-            self._give_up_file()
+        self._give_up_file()
         return self._end > before
 
     def catch_up(self, now: float) -> bool:
@@ -101,7 +106,8 @@ class Transcript:
             # A slow disk holds up QEMU, too: one that spoke on has failed to write.
             # Offsets stay true: what the file could not take becomes a hole in it.
             self._history.bridge(self._end)
-            self._filed = self._end
+            self._heard = self._filed = self._end
+            self._is_in_step = True
 
     def _extend(self, data: bytes, end: int) -> None:
         """Take what is new of `data`, which goes up to the offset `end`."""

@@ -6,12 +6,13 @@ import asyncio
 import os
 import time
 import tty
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.consoles import records
+from voidvm.hypervisor.serial import SerialLine
 from voidvm.supervisor import transcript
 from voidvm.supervisor.console import Console, Viewer
 from voidvm.supervisor.history import Gap, Output
@@ -71,6 +72,63 @@ async def seen(viewer: Viewer, size: int) -> bytes:
         async with asyncio.timeout(0.05):
             await viewer.next()
     return data
+
+
+async def test_what_is_said_while_a_line_is_opened_again_comes_once(
+    tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy host once held the service up there: five bytes came twice, and five were skipped."""
+    guest.file(b"before\n")
+    console = Console(tmp_path / "console.log", records=records(1 << 20))
+
+    def open_slowly(path: str, *, on_readable: Callable[[], None]) -> SerialLine:
+        line = SerialLine(path, on_readable=on_readable)
+        guest.say(b"meanwhile\n")
+        guest.file(b"meanwhile\n")
+        return line
+
+    monkeypatch.setattr("voidvm.supervisor.console.SerialLine", open_slowly)
+    console.attach(guest.line, is_silent=False)
+    try:
+        async with console.viewing(offset=0, mode="read") as viewer:
+            assert await taken(viewer, 17) == b"before\nmeanwhile\n"
+            for number in range(30):
+                line = b"line %d\n" % number
+                guest.say(line)
+                await asyncio.sleep(0.005)
+                guest.file(line)
+                assert await taken(viewer, len(line)) == line
+            await asyncio.sleep(4 * transcript.QUIET_S)
+            # Now the line is believed again, before the file has anything.
+            guest.say(b"echo")
+            assert await seen(viewer, 4) == b"echo"
+            guest.file(b"echo")
+            assert console.end == viewer.offset == (tmp_path / "console.log").stat().st_size
+    finally:
+        await console.close()
+        guest.close()
+
+
+async def test_a_line_that_is_opened_again_beside_a_full_disk_is_heard(
+    tmp_path: Path, guest: Guest
+) -> None:
+    console = Console(tmp_path / "console.log", records=records(1 << 20))
+    console.attach(guest.line, is_silent=False)
+    try:
+        async with console.viewing(offset=0, mode="read") as viewer:
+            begun = time.monotonic()
+            while time.monotonic() < begun + transcript.FILE_LAG_S + 0.2:
+                guest.say(b".")
+                await asyncio.sleep(0.01)
+            guest.say(b"!")
+            data = b""
+            async with asyncio.timeout(5):
+                while not data.endswith(b"!"):
+                    found = await viewer.next()
+                    data += found.data if isinstance(found, Output) else b""
+    finally:
+        await console.close()
+        guest.close()
 
 
 async def test_a_byte_is_passed_on_before_the_file_has_it_and_only_once(
