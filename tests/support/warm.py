@@ -178,9 +178,10 @@ def _be_voidvm(request: _Start, descriptors: list[int]) -> int:
     os.chdir(request.folder)
     sys.argv = ["voidvm", *request.arguments]
     status: int = importlib.import_module("voidvm.cli").main()
-    if request.arguments[0] != "serve":
+    if request.arguments[:1] != ["serve"]:
         # To take apart all that was imported takes four times as long as a short command.
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(status)
     return status
 

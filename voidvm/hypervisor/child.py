@@ -19,6 +19,7 @@ from typing import BinaryIO, Final, Self
 # Only a disk that does not answer keeps a killed program; nobody waits for that.
 REAP_S: Final = 10.0
 CHUNK_BYTES: Final = 65_536
+UNKNOWN_STATUS: Final = 255
 
 
 def spawn(
@@ -52,14 +53,13 @@ def spawn(
             env=environ,
             start_new_session=True,
         )
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.wait()
-            raise
+        ours.callback(process.wait)
+        ours.callback(process.kill)
+        pidfd = os.pidfd_open(process.pid)
+        ours.callback(os.close, pidfd)
+        child = Child(process, pidfd=pidfd, output=output, errors=errors)
         ours.pop_all()
-        return Child(process, pidfd=pidfd, output=output, errors=errors)
+        return child
 
 
 class Child:
@@ -97,7 +97,7 @@ class Child:
         """SIGKILL for it and all that it has spawned in its session."""
         if not self._exited.done():
             # Until it is reaped nobody else can have its number.
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def __aenter__(self) -> Self:
@@ -117,7 +117,15 @@ class Child:
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._exited.set_result(self._process.wait())
+        # What it has left in its session has no business beyond its end.
+        self.kill()
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        except ChildProcessError:
+            # Somebody else has taken its status; `Popen` would say that it was 0.
+            status = UNKNOWN_STATUS
+        self._process.returncode = status
+        self._exited.set_result(status)
 
 
 class Pipe:
@@ -139,6 +147,8 @@ class Pipe:
             data = self._file.read(CHUNK_BYTES)
             if data:
                 yield data
+                # One that never runs dry must not keep the loop from everything else.
+                await asyncio.sleep(0)
             elif data is None:
                 await _until_readable(self._file.fileno())
             else:
@@ -149,8 +159,10 @@ class Pipe:
         return b"".join([chunk async for chunk in self.chunks()])
 
     def close(self) -> None:
-        """Let go of it; nobody may be waiting for what comes."""
+        """Let go of it; whoever still waits for what comes waits in vain."""
         if self._file is not None:
+            # The loop would take the next file with this number for it.
+            asyncio.get_running_loop().remove_reader(self._file.fileno())
             self._file.close()
             self._file = None
 

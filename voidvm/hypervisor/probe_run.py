@@ -108,7 +108,9 @@ class _Watch:
 
     async def until_end(self) -> int:
         """QEMU's exit status, when all it wrote has been read."""
-        await asyncio.gather(self._read_output(), self._read_stderr())
+        async with asyncio.TaskGroup() as readers:
+            readers.create_task(self._read_output(), name="probe-output")
+            readers.create_task(self._read_stderr(), name="probe-errors")
         return await self._child.wait()
 
     async def _read_output(self) -> None:

@@ -109,16 +109,19 @@ async def run(
     output, said = bytearray(), bytearray()
     try:
         async with child, asyncio.timeout(limits.wall_s):
-            reading = asyncio.gather(
-                _read(child.stdout, output, _OUTPUT_KEPT_BYTES, on_output),
-                _read(child.stderr, said, _SAID_KEPT_BYTES, None),
-            )
+            readers = [
+                asyncio.ensure_future(_read(child.stdout, output, _OUTPUT_KEPT_BYTES, on_output)),
+                asyncio.ensure_future(_read(child.stderr, said, _SAID_KEPT_BYTES, None)),
+            ]
+            reading = asyncio.gather(*readers)
             try:
                 await _watched(reading, watch)
             finally:
-                reading.cancel()
+                # Each by itself: one that has failed ends the gathering, not the other.
+                for reader in readers:
+                    reader.cancel()
                 # Also that it was cancelled must be heard by somebody, or the log is told.
-                await asyncio.gather(reading, return_exceptions=True)
+                await asyncio.gather(*readers, reading, return_exceptions=True)
             status = await child.wait()
     except TimeoutError as error:
         raise CommandFailed(f"no end after {limits.wall_s:g} s", tool=program) from error
@@ -161,9 +164,7 @@ async def _read(
             del kept[:-limit]
 
 
-async def _watched(
-    reading: asyncio.Future[tuple[None, None]], watch: Callable[[], None] | None
-) -> None:
+async def _watched(reading: asyncio.Future[list[None]], watch: Callable[[], None] | None) -> None:
     if watch is None:
         await reading
         return

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+from pathlib import Path
 from typing import Final
 
 from voidvm.hypervisor.child import spawn
@@ -28,12 +29,13 @@ async def installed_version(binary: str) -> str:
     if path is None:
         raise ToolUnusable(f"{binary} is not installed")
     try:
-        child = spawn([path, "--version"], environ=os.environ)
+        child = spawn([str(Path(path).absolute()), "--version"], environ=os.environ)
     except OSError as error:
         raise ToolUnusable(f"{path} cannot be run: {error.strerror}") from error
     try:
         async with child, asyncio.timeout(TIMEOUT_S):
-            said = (await child.stdout.read() + await child.stderr.read()).decode(errors="replace")
+            parts = await asyncio.gather(child.stdout.read(), child.stderr.read())
+            said = b"".join(parts).decode(errors="replace")
             status = await child.wait()
     except TimeoutError as error:
         raise ToolUnusable(f"{path} --version does not end") from error

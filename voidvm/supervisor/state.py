@@ -113,7 +113,7 @@ class VmState:
 
     def _record(self, patience_s: float = 0.0) -> None:
         """Have the present state written down, after those before it that are not yet."""
-        if self._unwritten and (self._later is not None or self._is_the_last_one()):
+        if self._unwritten and self._is_the_last_one():
             self._unwritten.pop()
         self._unwritten.append(_Seen(self._status, self._reason, self.run))
         for timer in (self._later, self._retry):
@@ -139,7 +139,8 @@ class VmState:
                 await self._journal.record(self.vm_id, seen.status, seen.reason, seen.run)
         except Exception:
             # The VM goes on, and a disk that is full now has room again one day.
-            self._unwritten.clear()
+            if len(self._unwritten) < UNWRITTEN:
+                self._unwritten.appendleft(seen)
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:

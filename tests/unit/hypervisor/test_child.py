@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.descriptors import descriptors_left, open_descriptors
 from tests.support.service import eventually
-from voidvm.hypervisor.child import Child, spawn
+from voidvm.hypervisor.child import Child, Pipe, spawn
 
 ENVIRON = {"PATH": os.environ["PATH"], "ONLY": "this"}
 
@@ -22,6 +22,18 @@ def sh(script: str, *, stdout: int | None = None) -> Child:
 
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+async def drained(pipe: Pipe) -> None:
+    async for _ in pipe.chunks():
+        pass
+
+
+class Flood:
+    """A pipe that always holds more."""
+
+    def read(self, _size: int) -> bytes:
+        return b"x"
 
 
 async def test_what_it_says_and_how_it_ends_is_heard() -> None:
@@ -69,6 +81,32 @@ async def test_what_nobody_takes_waits_in_the_pipe() -> None:
         assert child.status is None
         size = sum([len(chunk) async for chunk in child.stdout.chunks()])
         assert (size, await child.stderr.read(), await child.wait()) == (10_000_000, b"end\n", 0)
+
+
+async def test_one_that_never_runs_dry_keeps_nobody_from_working(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with sh("sleep 30") as child:
+        monkeypatch.setattr(child.stdout, "_file", Flood())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(drained(child.stdout), 0.1)
+        monkeypatch.undo()
+
+
+async def test_what_a_program_leaves_behind_ends_with_it() -> None:
+    async with sh("sleep 30 & echo $!; exit 0") as child:
+        said = await child.stdout.read()
+        assert await child.wait() == 0
+    await asyncio.to_thread(eventually, lambda: not is_alive(int(said)))
+
+
+async def test_a_status_that_somebody_else_has_taken_is_no_success() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with sh("exit 0") as child:
+            assert await child.wait() == 255
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 async def test_a_wait_that_is_given_up_harms_no_other() -> None:

@@ -237,10 +237,19 @@ async def test_a_stopped_qemu_img_has_its_deadline(
     monkeypatch.setattr("voidvm.hypervisor.img._CONVERT_WALL_BASE_S", 1.5)
     monkeypatch.setattr("voidvm.hypervisor.img._CONVERT_WALL_BYTES_PER_S", 1 << 40)
     target = tmp_path / "target"
-    began = time.monotonic()
-    task = asyncio.ensure_future(IMG.convert(large, source_format="qcow2", target=target))
-    os.kill(await asyncio.to_thread(eventually, converting), signal.SIGSTOP)
-    with pytest.raises(CommandFailed, match="no end after"):
-        await task
-    assert time.monotonic() - began < 10
+
+    async def stopped() -> bool:
+        task = asyncio.ensure_future(IMG.convert(large, source_format="qcow2", target=target))
+        os.kill(await asyncio.to_thread(eventually, converting), signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            await task
+        except CommandFailed as error:
+            assert "no end after" in str(error)  # noqa: PT017 - it may have been done already
+            return time.monotonic() - began < 10
+        target.unlink()
+        return False
+
+    # A quick one may have ended before it could be stopped.
+    assert await stopped() or await stopped() or await stopped()
     assert list(tmp_path.iterdir()) == []
