@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import sys
 
 
 def run() -> int:
@@ -14,6 +16,7 @@ def run() -> int:
     """
     # A parent that has ignored it would have us never know how a program has ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _open_closed_streams()
     gc.disable()
     from voidvm.cli import main  # noqa: PLC0415 - this is the importing that is meant
 
@@ -23,6 +26,18 @@ def run() -> int:
         return main()
     finally:
         gc.freeze()
+
+
+def _open_closed_streams() -> None:
+    """Streams that the shell has closed (`>&-`) lead to nowhere.
+
+    Python has None in their place, and the next file that is opened would get their number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(fd, True)  # noqa: FBT003 - its only parameter
+            setattr(sys, name, os.fdopen(fd, mode))
 
 
 if __name__ == "__main__":

@@ -154,9 +154,12 @@ class Pipe:
             else:
                 return
 
-    async def read(self) -> bytes:
-        """All that comes."""
-        return b"".join([chunk async for chunk in self.chunks()])
+    async def read(self, *, limit: int) -> bytes:
+        """The first `limit` bytes, once the end has come."""
+        kept = b""
+        async for chunk in self.chunks():
+            kept += chunk[: limit - len(kept)]
+        return kept
 
     def close(self) -> None:
         """Let go of it; whoever still waits for what comes waits in vain."""

@@ -15,6 +15,7 @@ from voidvm.hypervisor.child import spawn
 QEMU_MINIMUM: Final = (7, 2)
 IMG_MINIMUM: Final = (5, 2)
 TIMEOUT_S = 10.0
+SAID_MAX_BYTES: Final = 16_384
 
 _VERSION = re.compile(r"version (\d+(?:\.\d+)+)")
 
@@ -34,8 +35,12 @@ async def installed_version(binary: str) -> str:
         raise ToolUnusable(f"{path} cannot be run: {error.strerror}") from error
     try:
         async with child, asyncio.timeout(TIMEOUT_S):
-            parts = await asyncio.gather(child.stdout.read(), child.stderr.read())
-            said = b"".join(parts).decode(errors="replace")
+            async with asyncio.TaskGroup() as readers:
+                parts = [
+                    readers.create_task(pipe.read(limit=SAID_MAX_BYTES), name="version")
+                    for pipe in (child.stdout, child.stderr)
+                ]
+            said = b"".join(part.result() for part in parts).decode(errors="replace")
             status = await child.wait()
     except TimeoutError as error:
         raise ToolUnusable(f"{path} --version does not end") from error

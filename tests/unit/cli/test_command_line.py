@@ -52,6 +52,21 @@ def test_it_is_a_module_of_python_too_and_collects_garbage_again() -> None:
     assert done.stdout == "True True\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_harm_nobody(closed: str, tmp_path: Path) -> None:
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **checkout()}
+    for command, status in (("--version", 0), ("vm ls --url http://127.0.0.1:9", Exit.UNREACHABLE)):
+        done = subprocess.run(
+            ["bash", "-c", f"{VOIDVM} {command} {closed}"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status
+        assert "Traceback" not in done.stderr
+
+
 def test_help_explains_every_exit_status(run: Cli) -> None:
     text = " ".join(run("--help").out.split())
     assert all(f"{status:d} {MEANINGS[status]}" in text for status in Exit)

@@ -38,8 +38,8 @@ class Flood:
 
 async def test_what_it_says_and_how_it_ends_is_heard() -> None:
     async with sh("cat; pwd; echo $ONLY; echo err >&2; exit 3") as child:
-        assert await child.stdout.read() == b"/\nthis\n"
-        assert await child.stderr.read() == b"err\n"
+        assert await child.stdout.read(limit=100) == b"/\nthis\n"
+        assert await child.stderr.read(limit=100) == b"err\n"
         assert await child.wait() == 3
         assert child.status == 3
 
@@ -52,7 +52,7 @@ async def test_a_signal_is_told_as_a_negative_status() -> None:
 async def test_output_may_go_elsewhere(tmp_path: Path) -> None:
     with (tmp_path / "out").open("w+b") as file:
         async with sh("echo there", stdout=file.fileno()) as child:
-            assert await child.stdout.read() == b""
+            assert await child.stdout.read(limit=100) == b""
             assert await child.wait() == 0
         file.seek(0)
         assert file.read() == b"there\n"
@@ -80,7 +80,11 @@ async def test_what_nobody_takes_waits_in_the_pipe() -> None:
         await asyncio.sleep(0.2)
         assert child.status is None
         size = sum([len(chunk) async for chunk in child.stdout.chunks()])
-        assert (size, await child.stderr.read(), await child.wait()) == (10_000_000, b"end\n", 0)
+        assert (size, await child.stderr.read(limit=100), await child.wait()) == (
+            10_000_000,
+            b"end\n",
+            0,
+        )
 
 
 async def test_one_that_never_runs_dry_keeps_nobody_from_working(
@@ -95,7 +99,7 @@ async def test_one_that_never_runs_dry_keeps_nobody_from_working(
 
 async def test_what_a_program_leaves_behind_ends_with_it() -> None:
     async with sh("sleep 30 & echo $!; exit 0") as child:
-        said = await child.stdout.read()
+        said = await child.stdout.read(limit=100)
         assert await child.wait() == 0
     await asyncio.to_thread(eventually, lambda: not is_alive(int(said)))
 
@@ -103,7 +107,7 @@ async def test_what_a_program_leaves_behind_ends_with_it() -> None:
 async def test_a_status_that_somebody_else_has_taken_is_no_success() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        async with sh("exit 0") as child:
+        async with sh("sleep 0.1; exit 0") as child:
             assert await child.wait() == 255
     finally:
         signal.signal(signal.SIGCHLD, before)
