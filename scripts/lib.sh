@@ -127,20 +127,21 @@ install_node() {
         say 'no Node.js 20 here: the tests of the JavaScript SDK are skipped'
 }
 
-# Set PYTHON to one that is new enough and can make virtual environments.
+# Set PYTHON to one that is new enough and can make virtual environments: VOIDVM_PYTHON; else the
+# distribution's, which is built for speed and stays where it is, unlike those of version managers.
 choose_python() {
     local name
-    PYTHON=
-    for name in "${VOIDVM_PYTHON:-python3}" python3 python3.13 python3.12 python3.11; do
-        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            PYTHON=$(command -v "$name")
-            break
-        fi
-    done
+    local -a candidates=(/usr/bin/python3 python3 python3.13 python3.12 python3.11)
+    [ -z "${VOIDVM_PYTHON-}" ] || candidates=("$VOIDVM_PYTHON")
+    PYTHON=$(first_python 'ensurepip, sys' "${candidates[@]}" ||
+        first_python 'sys' "${candidates[@]}" || true)
     if [ -z "$PYTHON" ] && ! command -v python3 >/dev/null && command -v apt-get >/dev/null; then
         install_packages 'python3 python3'
         choose_python
         return
+    fi
+    if [ -z "$PYTHON" ] && [ -n "${VOIDVM_PYTHON-}" ]; then
+        fail "VOIDVM_PYTHON=$VOIDVM_PYTHON is no Python 3.11 or newer"
     fi
     [ -n "$PYTHON" ] || fail "VoidVM needs Python 3.11 or newer, this host has \
 $(python3 --version 2>&1 || true); install one (on Ubuntu 22.04: apt-get install python3.11-venv) \
@@ -152,6 +153,25 @@ or name it in VOIDVM_PYTHON"
     fi
 }
 
+# The path of the first Python of these that is new enough and has the modules.
+first_python() { # MODULES NAME…
+    local modules=$1 name
+    shift
+    for name; do
+        if "$name" -c "import $modules; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+# Whether a virtual environment uses this Python.
+is_made_by() { # PYTHON VENV
+    local prefix='import sys; print(sys.base_prefix, sys.version)'
+    [ "$("$1" -c "$prefix")" = "$("$2/bin/python" -c "$prefix" 2>/dev/null)" ]
+}
+
 # Set VENV to the virtual environment with VoidVM in it; EXTRA is "" or "dev".
 install_voidvm() { # EXTRA
     local extra=$1 stamp wanted
@@ -160,13 +180,15 @@ install_voidvm() { # EXTRA
     [ -w "$ROOT" ] || VENV=${XDG_DATA_HOME:-$HOME/.local/share}/voidvm-venv
     stamp=$VENV/.installed${extra:+-$extra}
     # The sources are used where they are, so only what is installed beside them can get old.
-    wanted=$("$PYTHON" --version; echo "$ROOT"; cksum "$ROOT/pyproject.toml")
+    wanted=$("$PYTHON" --version; echo "$PYTHON"; echo "$ROOT"; cksum "$ROOT/pyproject.toml")
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && "$VENV/bin/voidvm" --version &>/dev/null
     then
         return 0
     fi
     say "installing VoidVM${extra:+ and what its checks need} into $VENV (a minute)"
-    "$VENV/bin/python" -m pip --version &>/dev/null || "$PYTHON" -m venv --clear "$VENV"
+    if ! "$VENV/bin/python" -m pip --version &>/dev/null || ! is_made_by "$PYTHON" "$VENV"; then
+        "$PYTHON" -m venv --clear "$VENV"
+    fi
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
         --editable "$ROOT${extra:+[$extra]}"
     printf '%s\n' "$wanted" >"$stamp"

@@ -8,8 +8,8 @@ import pytest
 
 from tests.faults.grounds import Grounds
 
-# As many faults in the same time for half of the machine; `scripts/soak` leaves no rest.
-REST_S = 0.15
+# As many faults in the same time for a third of the machine; `scripts/soak` leaves no rest.
+REST_S = 0.25
 
 
 @pytest.fixture(scope="module")

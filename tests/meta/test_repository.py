@@ -70,6 +70,60 @@ def test_soak_looks_at_its_arguments_before_it_installs_anything(
     assert said in done.stderr
 
 
+def fake_python(folder: Path, name: str, *, is_new: bool, has_ensurepip: bool) -> Path:
+    """A program that answers what scripts/lib.sh asks of a Python."""
+    path = folder / name
+    lacks = "" if has_ensurepip else "*ensurepip*) exit 1 ;;"
+    path.write_text(f'#!/bin/sh\ncase "$*" in {lacks} esac\nexit {0 if is_new else 1}\n')
+    path.chmod(0o755)
+    return path
+
+
+def chosen_python(*candidates: Path) -> str:
+    command = """. scripts/lib.sh
+        first_python 'ensurepip, sys' "$@" || first_python sys "$@" || echo none"""
+    done = subprocess.run(
+        ["bash", "-c", command, "bash", *candidates],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()
+
+
+def test_the_first_python_that_is_new_enough_and_makes_environments_is_taken(
+    tmp_path: Path,
+) -> None:
+    old = fake_python(tmp_path, "old", is_new=False, has_ensurepip=True)
+    bare = fake_python(tmp_path, "bare", is_new=True, has_ensurepip=False)
+    good = fake_python(tmp_path, "good", is_new=True, has_ensurepip=True)
+    late = fake_python(tmp_path, "late", is_new=True, has_ensurepip=True)
+    assert chosen_python(tmp_path / "nowhere", old, bare, good, late) == str(good)
+    # What Debian splits off is installed then.
+    assert chosen_python(old, bare) == str(bare)
+    assert chosen_python(old) == "none"
+
+
+def test_a_python_that_is_named_is_taken_or_refused() -> None:
+    def choose(python: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", '. scripts/lib.sh; choose_python; echo "$PYTHON"'],
+            cwd=ROOT,
+            env=os.environ | {"VOIDVM_PYTHON": python},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+
+    assert choose(sys.executable).stdout.strip() == sys.executable
+    refused = choose("/nowhere")
+    assert refused.returncode == 1
+    assert refused.stderr == "error: VOIDVM_PYTHON=/nowhere is no Python 3.11 or newer\n"
+
+
 def test_ci_runs_the_test_command_and_nothing_else() -> None:
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     commands = [line for line in lines if line and not line.startswith(("#", "set "))]

@@ -74,19 +74,15 @@ def everyday_life(story: Story) -> None:
     assert vm["startedAt"] is not None
     again = story.api.refused("POST", f"/vms/{story.vm}/start", "VM_ALREADY_RUNNING")
     assert again["details"] == "running"
-    # QEMU 7.2 under TCG loses a guest that is halted and reset in its first milliseconds.
-    story.hands.wait_for_first_words(story.vm)
+    story.hands.wait_for_guest(story.vm)
     paused = story.act("pause")
     assert (paused["status"], paused["statusReason"]) == ("paused", "host-request")
     again = story.api.refused("POST", f"/vms/{story.vm}/pause", "VM_STATE_CONFLICT")
     assert again["details"] == "paused"
-    assert story.act("reset")["status"] == "paused"
     resumed = story.act("resume")
     assert (resumed["status"], resumed["statusReason"]) == ("running", None)
     assert resumed["startedAt"] == vm["startedAt"]
     story.api.refused("POST", f"/vms/{story.vm}/resume", "VM_ALREADY_RUNNING")
-    assert story.act("reset")["status"] == "running"
-    story.hands.wait_for_guest(story.vm)
     stopped = story.act("stop", {"timeout": 30})
     assert (stopped["status"], stopped["statusReason"]) == ("stopped", "host-request")
     assert (stopped["pid"], stopped["uptime"], stopped["endpoints"]) == (None, None, [])
@@ -97,6 +93,21 @@ def everyday_life(story: Story) -> None:
         *("starting", "running", "paused", "running"),
         *("stopping", "stopped"),
     )
+    assert story.api.ok("GET", f"/vms/{story.vm}/incidents") == {"incidents": []}
+
+
+def is_reset(story: Story) -> None:
+    """A reset leaves the process and the status as they are, of a guest that runs or is paused."""
+    vm = story.act("start")
+    # QEMU 7.2 under TCG loses a guest that is halted and reset in its first milliseconds.
+    story.hands.wait_for_first_words(story.vm)
+    story.act("pause")
+    assert story.act("reset")["status"] == "paused"
+    assert story.act("resume")["pid"] == vm["pid"]
+    reset = story.act("reset")
+    assert (reset["status"], reset["startedAt"]) == ("running", vm["startedAt"])
+    assert story.act("stop", {"force": True})["status"] == "stopped"
+    story.saw("starting", "running", "paused", "running", "stopping", "stopped")
     assert story.api.ok("GET", f"/vms/{story.vm}/incidents") == {"incidents": []}
 
 
@@ -183,6 +194,7 @@ def hangs(story: Story) -> None:
 
 STORIES: Sequence[Callable[[Story], None]] = (
     everyday_life,
+    is_reset,
     ends_by_force,
     ignores_the_power_button,
     switches_itself_off,

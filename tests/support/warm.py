@@ -200,7 +200,6 @@ def _prepare() -> None:
         "rich.console",
         "rich.progress",
         "rich.table",
-        "typer._adapters",
         "websockets.asyncio.client",
     ):
         importlib.import_module(name)

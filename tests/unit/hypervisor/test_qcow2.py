@@ -29,9 +29,9 @@ def make(path: Path, options: str, size: str) -> Path:
 
 
 def read(path: Path, limit: int = LIMIT) -> Qcow2Header:
-    return parse(
-        path.read_bytes()[:HEAD_BYTES], file_size_bytes=path.stat().st_size, max_virtual_bytes=limit
-    )
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return parse(head, file_size_bytes=path.stat().st_size, max_virtual_bytes=limit)
 
 
 @pytest.fixture(scope="module")
