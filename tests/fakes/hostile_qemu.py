@@ -137,10 +137,20 @@ def storm(line: Line) -> None:
             line.client.sendall(json.dumps(event).encode() + b"\r\n")
 
 
-def served(line: Line) -> Iterator[Command]:
+def thief(line: Line) -> None:
+    """Runs as it should, and calls the line of another guest, or somebody's terminal, its own."""
+    for command in served(line, is_honest=False):
+        line.answer(command, {})
+
+
+def served(line: Line, *, is_honest: bool = True) -> Iterator[Command]:
     """Answer as QEMU does; what comes once the guest runs is the caller's to answer."""
     master, slave = os.openpty()
-    lines = [{"label": "serial0", "filename": f"pty:{os.ttyname(slave)}", "frontend-open": True}]
+    named = Path(os.ttyname(slave))
+    others = sorted(path for path in named.parent.glob("[0-9]*") if path != named)
+    if not is_honest and others:
+        named = line.dice.choice(others)
+    lines = [{"label": "serial0", "filename": f"pty:{named}", "frontend-open": True}]
     answers: Command = {
         "query-chardev": lines,
         "query-status": {"status": "running", "running": True},
@@ -161,7 +171,7 @@ def served(line: Line) -> Iterator[Command]:
 
 
 BEHAVIOURS: dict[str, Callable[[Line], None]] = {
-    each.__name__: each for each in (noise, nonsense, liar, endless, endless_later, storm)
+    each.__name__: each for each in (noise, nonsense, liar, endless, endless_later, storm, thief)
 }
 
 

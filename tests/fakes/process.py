@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal as signals
 from typing import TYPE_CHECKING
 
 from voidvm.hypervisor.process import QemuProcess
+from voidvm.hypervisor.serial import open_line
 from voidvm.hypervisor.usage import Usage
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ class FakeProcess(QemuProcess):
         """As a signal to a process."""
         if not self.has_exited:
             self._qemu.signal(number)
+
+    def open_line(self, path: str) -> int:
+        """The fake's PTY is this process's."""
+        return open_line(path, pid=os.getpid())
 
     @property
     def age_s(self) -> float:

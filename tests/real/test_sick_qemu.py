@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+from tests.faults.grounds import hostile
 from tests.real.conftest import NewVm
 from tests.support.contract import Api
 from tests.support.guests import frozen, is_alive, log_of
@@ -116,3 +119,23 @@ def test_a_hung_qemu_can_be_deleted_by_force(service: Service, api: Api, new_vm:
         api.remove(vm["id"])
     assert vm["pid"] not in service.qemus()
     assert not (service.data / "vms" / vm["id"]).exists()
+
+
+def test_a_qemu_that_calls_anothers_terminal_its_own_gets_no_hold_of_it() -> None:
+    """What is typed there would reach the guest's owner, and what is said would be shown there."""
+    somebodys, terminal = os.openpty()
+    try:
+        before = termios.tcgetattr(terminal)
+        with hostile() as ground:
+            assert ground.behaviour is not None
+            ground.behaviour.write_text("thief 1")
+            api = ground.service.api()
+            vm = api.ok("POST", "/vms", {"name": "thief", "memory": 32, "networks": []})["id"]
+            error = api.refused("POST", f"/vms/{vm}/start", "VM_START_FAILED")
+            assert "does not hold it" in error["details"]
+            files = Path(f"/proc/{ground.service.pid}/fd").iterdir()
+            assert not any(str(file.readlink()).startswith("/dev/pts/") for file in files)
+        assert termios.tcgetattr(terminal) == before
+    finally:
+        os.close(somebodys)
+        os.close(terminal)

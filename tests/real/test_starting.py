@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from tests.real.conftest import NewVm
 from tests.support.contract import Api
+from tests.support.guests import frozen
+from tests.support.sectors import SWITCHES_OFF, put_code
 from tests.support.service import Service
 
 
@@ -36,6 +39,24 @@ def test_a_second_start_says_in_details_that_the_vm_runs(api: Api, new_vm: NewVm
     assert error["details"] == "running"
     again = api.ok("GET", f"/vms/{vm['id']}")
     assert (again["pid"], again["startedAt"]) == (first["pid"], first["startedAt"])
+
+
+def test_a_guest_that_is_off_again_before_anybody_looked_has_been_started(
+    service: Service, api: Api, new_vm: NewVm
+) -> None:
+    """On a busy host all of its life may be told at once."""
+    vm = new_vm()["id"]
+    put_code(service, vm, SWITCHES_OFF)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(api.call, "POST", f"/vms/{vm}/start")
+        while not service.qemus():
+            assert not starting.done()
+        with frozen(service.pid):
+            time.sleep(3)
+        assert starting.result().status_code == 200, starting.result().text
+    off = api.ok("GET", f"/vms/{vm}/wait", params={"for": "stopped", "timeout": 10})
+    assert off["statusReason"] == "guest-shutdown"
+    assert api.ok("GET", f"/vms/{vm}/incidents") == {"incidents": []}
 
 
 def test_the_words_of_a_qemu_that_cannot_read_its_disk_reach_the_caller(

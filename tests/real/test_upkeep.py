@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +14,7 @@ import pytest
 from tests.real.conftest import NewVm
 from tests.support.contract import Api, Json
 from tests.support.guests import frozen, is_alive
+from tests.support.sectors import PANICS, SWITCHES_OFF, put_code
 from tests.support.service import Service, eventually
 
 
@@ -38,20 +38,6 @@ def until(api: Api, vm: str, status: str, *, timeout_s: float = 15) -> Json:
         lambda: (found := api.ok("GET", f"/vms/{vm}"))["status"] == status and found,
         timeout_s=timeout_s,
     )
-
-
-# What a guest without a system does, in its boot sector: 16-bit code, then HLT for ever.
-PANICS = bytes.fromhex("b001 ba0505 ee")  # mov al, 1; mov dx, 0x505 (pvpanic); out dx, al
-SWITCHES_OFF = bytes.fromhex("ba0406 b80020 ef")  # mov dx, 0x604; mov ax, 0x2000 (S5); out dx, ax
-
-
-def put_code(service: Service, vm: str, code: bytes) -> None:
-    """Write a boot sector on the VM's disk."""
-    sector = service.folder / "sector"
-    sector.write_bytes((code + b"\xf4\xeb\xfd").ljust(510, b"\0") + b"\x55\xaa")
-    disk = service.data / "vms" / vm / "disks" / "disk0.qcow2"
-    command = ["qemu-img", "convert", "-n", "-f", "raw", "-O", "qcow2", str(sector), str(disk)]
-    subprocess.run(command, check=True)
 
 
 def starts_of(api: Api, vm: str) -> int:

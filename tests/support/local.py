@@ -109,6 +109,8 @@ class LocalService:
         self.url = ""
         # What every request passes; there once it was started.
         self.gate: Gate
+        # The application; the same.
+        self.sanic: Sanic
         self.news: list[News] = []
         self.errors = _Errors()
         self._parts: Parts | None = None
@@ -186,8 +188,8 @@ class LocalService:
             parts.bus.subscribe(self.news.append)
             listener = listen(settings.server.host, settings.server.port)
             self.gate = app.gate_of(settings, parts)
-            sanic = create_app(self.gate, body_bytes=settings.limits.body_bytes)
-            await stack.enter_async_context(served(sanic, listener))
+            self.sanic = create_app(self.gate, body_bytes=settings.limits.body_bytes)
+            await stack.enter_async_context(served(self.sanic, listener))
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             is_up.set()
             await self._stop.wait()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import signal as signals
 import subprocess
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from voidvm.hypervisor.serial import open_line
 from voidvm.hypervisor.usage import ProcMeter, Usage
 
 PROC = Path("/proc")
@@ -155,6 +158,28 @@ class QemuProcess:
         if not self.has_exited:
             with suppress(ProcessLookupError):
                 signals.pidfd_send_signal(self._pidfd, number)
+
+    def open_line(self, path: str) -> int:
+        """Open the slave of its PTY `path`; the caller closes it.
+
+        Raises `ProcessLookupError` when it has ended meanwhile, else as `serial.open_line`.
+        """
+        try:
+            line = open_line(path, pid=self.pid)
+        except OSError as error:
+            if self._is_over():
+                raise ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended") from error
+            raise
+        if self._is_over():
+            os.close(line)
+            raise ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended")
+        return line
+
+    def _is_over(self) -> bool:
+        """Whether it has ended, seen or not."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return self.has_exited or bool(poll.poll(0))
 
     @property
     def age_s(self) -> float:

@@ -5,21 +5,61 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import select
 import tty
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 READ_BYTES = 65_536
+# The effective one is the second (proc(5)); who opens a PTY as that user owns it.
+_USER = re.compile(r"^Uid:\s+\d+\s+(\d+)", re.MULTILINE)
+
+
+def open_line(path: str, *, pid: int) -> int:
+    """Open the slave `/dev/pts/<number>` of a PTY whose master the process `pid` holds.
+
+    The path alone proves nothing. A number is given to whoever wants a PTY next, so it may be
+    another guest's by now; and a QEMU in hostile hands may name that of another guest, or the
+    terminal of somebody who works on the host. While it is open nobody else gets the number, and
+    so what is looked at then holds for as long as the process lives.
+
+    Raises `PermissionError` for a PTY that is not the process's, else `OSError`.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with ExitStack() as unless_held:
+        unless_held.callback(os.close, fd)
+        if not _is_held(fd, number=int(path.rpartition("/")[2]), pid=pid):
+            raise PermissionError(errno.EPERM, f"process {pid} does not hold it", path)
+        unless_held.pop_all()
+    return fd
+
+
+def _is_held(fd: int, *, number: int, pid: int) -> bool:
+    folder = f"/proc/{pid}"
+    try:
+        names = os.listdir(f"{folder}/fd")  # noqa: PTH208 - each start waits for this
+    except PermissionError:
+        # Root without CAP_SYS_PTRACE, as in a container: at least it is of the same user.
+        user = _USER.search(Path(f"{folder}/status").read_text())
+        return user is not None and os.fstat(fd).st_uid == int(user[1])
+    wanted = f"tty-index:\t{number}\n"
+    for name in names:
+        with suppress(FileNotFoundError):
+            target = os.readlink(f"{folder}/fd/{name}")  # noqa: PTH115 - as above
+            if target.endswith("/ptmx") and wanted in Path(f"{folder}/fdinfo/{name}").read_text():
+                return True
+    return False
 
 
 class SerialLine:
     """An open PTY slave; `on_readable` is called when output waits, unless reading is paused."""
 
-    def __init__(self, path: str, *, on_readable: Callable[[], None]) -> None:
+    def __init__(self, fd: int, *, on_readable: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_readable = on_readable
-        self._fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = fd
         try:
             tty.setraw(self._fd)
         except BaseException:

@@ -11,8 +11,8 @@ from typing import Final
 
 from voidvm.bus import News, VmStatusChanged
 from voidvm.domain.states import VmStatus
-from voidvm.supervisor.attachment import NO_SPACE, SPACE_ENOUGH_BYTES
 from voidvm.supervisor.paths import Layout
+from voidvm.supervisor.space import NO_SPACE, SPACE_ENOUGH_BYTES
 
 log = logging.getLogger(__name__)
 

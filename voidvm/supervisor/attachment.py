@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from voidvm.supervisor.expectations import Expectations
 from voidvm.supervisor.history import last_bytes
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown
+from voidvm.supervisor.space import NO_SPACE, room
 from voidvm.supervisor.state import VmState
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,6 @@ REATTACH_S = 1.5
 # How long the record of `running` waits for the answer to be on its way.
 ANSWER_FIRST_S = 0.005
 RECOVER_EVERY_S = 1.0
-NO_SPACE = "io-error: no space"
-SPACE_EVERY_S = 2.0
-SPACE_ENOUGH_BYTES = 16 * 1024**2
 
 # In these the guest's CPUs are taken to run, so that a halt is news.
 _LIVE = frozenset({VmStatus.STARTING, VmStatus.RUNNING, VmStatus.UNRESPONSIVE})
@@ -132,18 +129,25 @@ class Attachment:
     async def connect(self, *, timeout_s: float) -> None:
         """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
         await self._connect_monitor(timeout_s=timeout_s)
-        self.console.attach(await self.monitor.pty(SERIAL_ID), is_silent=False)
+        path = await self.monitor.pty(SERIAL_ID)
+        self.console.attach(self.process.open_line(path), is_silent=False)
 
     async def begin(self, *, timeout_s: float) -> None:
         """Let the CPUs of a new guest run and open its line; returns when they were seen to.
 
         All is asked for before QEMU is ready. What the guest says before the line is open stands
-        in the file. Raises `MonitorError`, `OSError` for the line, and as `until` does.
+        in the file; it may even have switched itself off by then, and is seen to have run all the
+        same. Raises `MonitorError`, `OSError` for the line, `VmNotRunning` and `VmUnresponsive`.
         """
+        process, has_run = self.process, self.expect("RESUME")
         await self._connect_monitor(QUERY_PTYS, "cont", timeout_s=timeout_s)
         lines, _ = await self.monitor.opened()
-        self.console.attach(pty_of(lines, SERIAL_ID))
-        await self.until(VmStatus.RUNNING, timeout_s=timeout_s)
+        with suppress(ProcessLookupError):
+            self.console.attach(process.open_line(pty_of(lines, SERIAL_ID)))
+        either: set[asyncio.Future[Any]] = {has_run, process.exited}
+        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not has_run.done():
+            raise VmUnresponsive("not running in time", vm=self._state.label)
 
     async def _connect_monitor(self, *opening: str, timeout_s: float) -> None:
         """Connect; QEMU answers once it is ready. Raises `MonitorError`."""
@@ -309,17 +313,11 @@ class Attachment:
 
         With `werror=stop` QEMU tries the failed write again, so the guest sees no error.
         """
-        try:
-            while self._state.status is VmStatus.PAUSED and self._state.reason == NO_SPACE:
-                await asyncio.sleep(SPACE_EVERY_S)
-                usage = await asyncio.to_thread(shutil.disk_usage, self._paths.data)
-                if usage.free >= SPACE_ENOUGH_BYTES and self._state.reason == NO_SPACE:
-                    with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
-                        await self.command("cont")
-        except FileNotFoundError:
-            pass  # the VM was deleted meanwhile
-        finally:
-            self._awaits_space = False
+        with suppress(FileNotFoundError):  # the VM was deleted meanwhile
+            async for _ in room(self._paths.data, is_wanted=lambda: self._state.reason == NO_SPACE):
+                with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
+                    await self.command("cont")
+        self._awaits_space = False
 
     async def _on_halt(self) -> None:
         """The CPUs halted: ask why, once for all halts so far, unless it is that of a power-off."""

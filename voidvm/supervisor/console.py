@@ -213,13 +213,13 @@ class Console:
 
     # What the machine uses
 
-    def attach(self, line_path: str, *, is_silent: bool = True) -> None:
-        """Open the line of a new run, and catch up with its file.
+    def attach(self, line: int, *, is_silent: bool = True) -> None:
+        """Take the open line of a new run, and catch up with its file.
 
         One that is found again is not `is_silent`: its guest may speak in this very moment.
         """
         self.detach()
-        self._line = SerialLine(line_path, on_readable=self._on_readable)
+        self._line = SerialLine(line, on_readable=self._on_readable)
         self._transcript.begin(self._loop.time(), is_silent=is_silent)
         self._watchful_until = self._loop.time() + WATCHFUL_S
         self._wake()

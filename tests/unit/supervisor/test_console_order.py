@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.consoles import records
-from voidvm.hypervisor.serial import SerialLine
+from voidvm.hypervisor.serial import SerialLine, open_line
 from voidvm.supervisor import transcript
 from voidvm.supervisor.console import Console, Viewer
 from voidvm.supervisor.history import Gap, Output
@@ -24,9 +24,11 @@ class Guest:
     def __init__(self, log: Path) -> None:
         self._master, slave = os.openpty()
         tty.setraw(slave)
-        self.line = os.ttyname(slave)
         self._slave = slave
         self._log = log
+
+    def line(self) -> int:
+        return open_line(os.ttyname(self._slave), pid=os.getpid())
 
     def say(self, data: bytes) -> None:
         os.write(self._master, data)
@@ -48,7 +50,7 @@ def guest(tmp_path: Path) -> Guest:
 @pytest.fixture
 async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
     made = Console(tmp_path / "console.log", records=records(1 << 20))
-    made.attach(guest.line)
+    made.attach(guest.line())
     yield made
     await made.close()
     guest.close()
@@ -81,14 +83,14 @@ async def test_what_is_said_while_a_line_is_opened_again_comes_once(
     guest.file(b"before\n")
     console = Console(tmp_path / "console.log", records=records(1 << 20))
 
-    def open_slowly(path: str, *, on_readable: Callable[[], None]) -> SerialLine:
-        line = SerialLine(path, on_readable=on_readable)
+    def open_slowly(fd: int, *, on_readable: Callable[[], None]) -> SerialLine:
+        line = SerialLine(fd, on_readable=on_readable)
         guest.say(b"meanwhile\n")
         guest.file(b"meanwhile\n")
         return line
 
     monkeypatch.setattr("voidvm.supervisor.console.SerialLine", open_slowly)
-    console.attach(guest.line, is_silent=False)
+    console.attach(guest.line(), is_silent=False)
     try:
         async with console.viewing(offset=0, mode="read") as viewer:
             assert await taken(viewer, 17) == b"before\nmeanwhile\n"
@@ -113,7 +115,7 @@ async def test_a_line_that_is_opened_again_beside_a_full_disk_is_heard(
     tmp_path: Path, guest: Guest
 ) -> None:
     console = Console(tmp_path / "console.log", records=records(1 << 20))
-    console.attach(guest.line, is_silent=False)
+    console.attach(guest.line(), is_silent=False)
     try:
         async with console.viewing(offset=0, mode="read") as viewer:
             begun = time.monotonic()

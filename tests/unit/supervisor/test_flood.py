@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.consoles import records
+from voidvm.hypervisor.serial import open_line
 from voidvm.supervisor import console as module
 from voidvm.supervisor.console import Console
 from voidvm.supervisor.transcript import CHUNK_BYTES
@@ -24,8 +25,10 @@ class Guest:
         self._master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        self.line = os.ttyname(self._slave)
         self._log = log.open("ab", buffering=0)
+
+    def line(self) -> int:
+        return open_line(os.ttyname(self._slave), pid=os.getpid())
 
     def say(self, data: bytes) -> int:
         """Say as much as the line takes; how much that is."""
@@ -58,7 +61,7 @@ async def guest(tmp_path: Path) -> AsyncIterator[Guest]:
 @pytest.fixture
 async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
     console = Console(tmp_path / "log", records=records(1 << 24))
-    console.attach(guest.line)
+    console.attach(guest.line())
     yield console
     await console.close()
 
