@@ -216,8 +216,7 @@ def test_the_socket_stays_open_across_stop_and_start(api: Api, vm: Json) -> None
         terminal.write("lost\n")
         api.start("talks")
         terminal.until_notice("status", status="running")
-        terminal.until(b"tiny:~# ", timeout_s=60)
-        assert terminal.start + bytes(terminal.seen).index(b"tiny:~# ") >= end
+        terminal.until(b"tiny:~# ", after=end - terminal.start, timeout_s=60)
         terminal.write("echo ba''ck\n")
         terminal.until(b"back\r\n")
         assert b"lost" not in terminal.seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 from tests.support.certificates import make_certificate, trusting
 from tests.support.contract import Api
@@ -55,15 +56,17 @@ def certificate_of(service: Service) -> bytes | None:
         return secure.getpeercert(binary_form=True)
 
 
-def test_requests_events_and_sockets_go_over_tls(service: Service, api: Api) -> None:
+async def test_requests_events_and_sockets_go_over_tls(service: Service, api: Api) -> None:
     body = {"name": "a", "memory": 32, "disk": 1, "networks": [], "start": True}
     vm = api.ok("POST", "/vms", body)
     place = service.url.replace("https", "wss")
-    trust = service.trust
-    with connect(f"{place}/api/v1/vms/a/console?token={api.token}", ssl=trust) as console:
-        assert json.loads(console.recv(timeout=10))["vmId"] == vm["id"]
-    with connect(f"{place}/ws?token={api.token}", ssl=trust) as live:
-        assert json.loads(live.recv(timeout=10))["type"] == "hello"
+    # Not blocking ones: see voidvm/client/blocking_socket.py.
+    async with asyncio.timeout(20):
+        address = f"{place}/api/v1/vms/a/console?token={api.token}"
+        async with connect(address, ssl=service.trust) as console:
+            assert json.loads(await console.recv())["vmId"] == vm["id"]
+        async with connect(f"{place}/ws?token={api.token}", ssl=service.trust) as live:
+            assert json.loads(await live.recv())["type"] == "hello"
     with httpx.stream(
         "GET",
         f"{service.url}/api/v1/events/stream",

@@ -60,10 +60,10 @@ class Terminal:
             self.notices.append(json.loads(message))
         return True
 
-    def until(self, wanted: bytes, *, timeout_s: float = 20) -> bytes:
-        """Everything seen, once `wanted` is in it."""
+    def until(self, wanted: bytes, *, after: int = 0, timeout_s: float = 20) -> bytes:
+        """Everything seen, once `wanted` is in it, behind its first `after` bytes."""
         deadline = time.monotonic() + timeout_s
-        while wanted not in self.seen:
+        while self.seen.find(wanted, after) < 0:
             left = deadline - time.monotonic()
             assert left > 0, f"no {wanted!r} in {bytes(self.seen[-400:])!r}"
             self.receive(timeout_s=left)
