@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import stat
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -43,6 +47,29 @@ def test_stopping_closes_sockets_with_1001(own: LocalService) -> None:
         stopping.start()
         assert client.closed() == (1001, "the service stops")
         stopping.join()
+
+
+def test_a_burst_of_connections_waits_for_a_busy_service(own: LocalService) -> None:
+    """Sanic's hundred places would have the others try again after a second, and then two."""
+    own.start()
+    address = urlsplit(own.url)
+    is_busy, may_go_on = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        is_busy.set()
+        may_go_on.wait(10)
+
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        busy = pool.submit(own.do, be_busy)
+        assert is_busy.wait(5)
+        clients = [stack.enter_context(socket.socket()) for _ in range(300)]
+        try:
+            for client in clients:
+                client.settimeout(0.9)
+                client.connect((address.hostname, address.port))
+        finally:
+            may_go_on.set()
+            busy.result()
 
 
 def test_a_restart_finds_every_vm_again(own: LocalService) -> None:

@@ -19,6 +19,8 @@ from voidvm.api.connections import SocketProtocol
 UNSENT_BYTES = 65_536
 # What requests under way are given to end when the service stops.
 DRAIN_S = 5.0
+# Who comes while so many wait to be accepted tries again after a second (tcp(7)).
+BACKLOG = 1024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -32,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
         # Connections take it over from the listener (tcp(7)).
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind(address)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -48,6 +50,8 @@ async def served(
     app.state.server_info.append(ApplicationServerInfo(settings={"version": HTTP.VERSION_1}))
     server = await app.create_server(
         sock=listener,
+        # It listens once more; Sanic's own number is 100.
+        backlog=BACKLOG,
         protocol=SocketProtocol,
         return_asyncio_server=True,
         access_log=False,
