@@ -135,13 +135,13 @@ choose_python() {
     [ -z "${VOIDVM_PYTHON-}" ] || candidates=("$VOIDVM_PYTHON")
     PYTHON=$(first_python 'ensurepip, sys' "${candidates[@]}" ||
         first_python 'sys' "${candidates[@]}" || true)
+    if [ -z "$PYTHON" ] && [ -n "${VOIDVM_PYTHON-}" ]; then
+        fail "VOIDVM_PYTHON=$VOIDVM_PYTHON is no Python 3.11 or newer"
+    fi
     if [ -z "$PYTHON" ] && ! command -v python3 >/dev/null && command -v apt-get >/dev/null; then
         install_packages 'python3 python3'
         choose_python
         return
-    fi
-    if [ -z "$PYTHON" ] && [ -n "${VOIDVM_PYTHON-}" ]; then
-        fail "VOIDVM_PYTHON=$VOIDVM_PYTHON is no Python 3.11 or newer"
     fi
     [ -n "$PYTHON" ] || fail "VoidVM needs Python 3.11 or newer, this host has \
 $(python3 --version 2>&1 || true); install one (on Ubuntu 22.04: apt-get install python3.11-venv) \
@@ -186,7 +186,9 @@ install_voidvm() { # EXTRA
         return 0
     fi
     say "installing VoidVM${extra:+ and what its checks need} into $VENV (a minute)"
-    if ! "$VENV/bin/python" -m pip --version &>/dev/null || ! is_made_by "$PYTHON" "$VENV"; then
+    # A service may run from one that works: it is made anew for a Python that was named only.
+    if ! "$VENV/bin/python" -m pip --version &>/dev/null ||
+        { [ -n "${VOIDVM_PYTHON-}" ] && ! is_made_by "$PYTHON" "$VENV"; }; then
         "$PYTHON" -m venv --clear "$VENV"
     fi
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \

@@ -143,6 +143,28 @@ def thief(line: Line) -> None:
         line.answer(command, {})
 
 
+def brief(line: Line) -> None:
+    """No enemy, but in a hurry: by the time anybody hears of it the guest and its line are gone."""
+    line.send(GREETING)
+    master, slave = os.openpty()
+    lines = [{"label": "serial0", "filename": f"pty:{os.ttyname(slave)}"}]
+    for command in line.commands():
+        if command["execute"] == "cont":
+            os.close(slave)
+            os.close(master)
+            off = {"guest": True, "reason": "guest-shutdown"}
+            told = [
+                {"timestamp": STAMP, "event": "RESUME"},
+                {"return": {}, "id": command.get("id")},
+                {"timestamp": STAMP, "event": "SHUTDOWN", "data": off},
+            ]
+            line.client.sendall(b"".join(json.dumps(each).encode() + b"\r\n" for each in told))
+        else:
+            line.answer(command, lines if command["execute"] == "query-chardev" else {})
+            if command["execute"] == "quit":
+                os._exit(0)
+
+
 def served(line: Line, *, is_honest: bool = True) -> Iterator[Command]:
     """Answer as QEMU does; what comes once the guest runs is the caller's to answer."""
     master, slave = os.openpty()
@@ -171,7 +193,8 @@ def served(line: Line, *, is_honest: bool = True) -> Iterator[Command]:
 
 
 BEHAVIOURS: dict[str, Callable[[Line], None]] = {
-    each.__name__: each for each in (noise, nonsense, liar, endless, endless_later, storm, thief)
+    each.__name__: each
+    for each in (noise, nonsense, liar, endless, endless_later, storm, thief, brief)
 }
 
 

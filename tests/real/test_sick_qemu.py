@@ -6,9 +6,14 @@ import os
 import signal
 import termios
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
+import pytest
+
+from tests.faults.drill import Ground
 from tests.faults.grounds import hostile
 from tests.real.conftest import NewVm
 from tests.support.contract import Api
@@ -121,21 +126,42 @@ def test_a_hung_qemu_can_be_deleted_by_force(service: Service, api: Api, new_vm:
     assert not (service.data / "vms" / vm["id"]).exists()
 
 
-def test_a_qemu_that_calls_anothers_terminal_its_own_gets_no_hold_of_it() -> None:
+@pytest.fixture(scope="module")
+def hostile_ground() -> Iterator[Ground]:
+    with hostile() as ground:
+        yield ground
+
+
+def start_of(ground: Ground, behaviour: str) -> httpx.Response:
+    assert ground.behaviour is not None
+    ground.behaviour.write_text(f"{behaviour} 1")
+    api = ground.service.api()
+    vm = api.ok("POST", "/vms", {"name": behaviour, "memory": 32, "networks": []})["id"]
+    return api.call("POST", f"/vms/{vm}/start")
+
+
+def test_a_qemu_that_calls_anothers_terminal_its_own_gets_no_hold_of_it(
+    hostile_ground: Ground,
+) -> None:
     """What is typed there would reach the guest's owner, and what is said would be shown there."""
     somebodys, terminal = os.openpty()
     try:
         before = termios.tcgetattr(terminal)
-        with hostile() as ground:
-            assert ground.behaviour is not None
-            ground.behaviour.write_text("thief 1")
-            api = ground.service.api()
-            vm = api.ok("POST", "/vms", {"name": "thief", "memory": 32, "networks": []})["id"]
-            error = api.refused("POST", f"/vms/{vm}/start", "VM_START_FAILED")
-            assert "does not hold it" in error["details"]
-            files = Path(f"/proc/{ground.service.pid}/fd").iterdir()
-            assert not any(str(file.readlink()).startswith("/dev/pts/") for file in files)
+        error = start_of(hostile_ground, "thief").json()["error"]
+        assert error["code"] == "VM_START_FAILED"
+        assert "does not hold it" in error["details"]
+        files = Path(f"/proc/{hostile_ground.service.pid}/fd").iterdir()
+        assert not any(str(file.readlink()).startswith("/dev/pts/") for file in files)
         assert termios.tcgetattr(terminal) == before
     finally:
         os.close(somebodys)
         os.close(terminal)
+
+
+def test_a_guest_whose_whole_life_is_told_at_once_has_been_started(hostile_ground: Ground) -> None:
+    answer = start_of(hostile_ground, "brief")
+    assert answer.status_code == 200, answer.text
+    api = hostile_ground.service.api()
+    off = api.ok("GET", "/vms/brief/wait", params={"for": "stopped", "timeout": 10})
+    assert off["statusReason"] == "guest-shutdown"
+    assert api.ok("GET", "/vms/brief/incidents") == {"incidents": []}

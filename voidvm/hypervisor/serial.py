@@ -7,18 +7,22 @@ import errno
 import os
 import re
 import select
+import termios
 import tty
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 
 READ_BYTES = 65_536
+# A QEMU has some dozens; one in hostile hands could have so many that looking takes minutes.
+FILES_MAX = 1024
 # The effective one is the second (proc(5)); who opens a PTY as that user owns it.
 _USER = re.compile(r"^Uid:\s+\d+\s+(\d+)", re.MULTILINE)
 
 
 def open_line(path: str, *, pid: int) -> int:
-    """Open the slave `/dev/pts/<number>` of a PTY whose master the process `pid` holds.
+    """Open the slave `/dev/pts/<number>` of a PTY whose master the process `pid` holds, raw.
 
     The path alone proves nothing. A number is given to whoever wants a PTY next, so it may be
     another guest's by now; and a QEMU in hostile hands may name that of another guest, or the
@@ -32,39 +36,42 @@ def open_line(path: str, *, pid: int) -> int:
         unless_held.callback(os.close, fd)
         if not _is_held(fd, number=int(path.rpartition("/")[2]), pid=pid):
             raise PermissionError(errno.EPERM, f"process {pid} does not hold it", path)
+        try:
+            tty.setraw(fd)
+        except termios.error as error:  # the other end was closed meanwhile
+            raise OSError(*error.args) from error
         unless_held.pop_all()
     return fd
 
 
 def _is_held(fd: int, *, number: int, pid: int) -> bool:
     folder = f"/proc/{pid}"
-    try:
-        names = os.listdir(f"{folder}/fd")  # noqa: PTH208 - each start waits for this
-    except PermissionError:
-        # Root without CAP_SYS_PTRACE, as in a container: at least it is of the same user.
-        user = _USER.search(Path(f"{folder}/status").read_text())
-        return user is not None and os.fstat(fd).st_uid == int(user[1])
     wanted = f"tty-index:\t{number}\n"
-    for name in names:
-        with suppress(FileNotFoundError):
-            target = os.readlink(f"{folder}/fd/{name}")  # noqa: PTH115 - as above
-            if target.endswith("/ptmx") and wanted in Path(f"{folder}/fdinfo/{name}").read_text():
-                return True
+    try:
+        with os.scandir(f"{folder}/fd") as entries:
+            for entry in islice(entries, FILES_MAX):
+                with suppress(FileNotFoundError):
+                    # Not Path.readlink: each start waits for this.
+                    if not os.readlink(entry.path).endswith("/ptmx"):  # noqa: PTH115 - as above
+                        continue
+                    if wanted in Path(f"{folder}/fdinfo/{entry.name}").read_text():
+                        return True
+    except PermissionError:
+        # Root without CAP_SYS_PTRACE, as in a container, may not look: at least the PTY is of the
+        # user that QEMU has. Whose QEMU is of its own user may look, unless QEMU does not want it.
+        user = _USER.search(Path(f"{folder}/status").read_text())
+        owner = os.fstat(fd).st_uid
+        return user is not None and os.geteuid() == 0 and 0 != owner == int(user[1])
     return False
 
 
 class SerialLine:
-    """An open PTY slave; `on_readable` is called when output waits, unless reading is paused."""
+    """An open, raw PTY slave; `on_readable` is called when output waits, unless it is paused."""
 
     def __init__(self, fd: int, *, on_readable: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_readable = on_readable
         self._fd = fd
-        try:
-            tty.setraw(self._fd)
-        except BaseException:
-            os.close(self._fd)
-            raise
         self._is_closed = False
         self._loop.add_reader(self._fd, on_readable)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -24,16 +23,15 @@ from voidvm.hypervisor.monitor import (
 )
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import incidents, shutdown
+from voidvm.supervisor.background import Background
 from voidvm.supervisor.console import Console, Records
 from voidvm.supervisor.evidence import CONSOLE_BYTES, Evidence
-from voidvm.supervisor.expectations import Expectations
+from voidvm.supervisor.expectations import Expectations, came
 from voidvm.supervisor.history import last_bytes
 from voidvm.supervisor.paths import VmPaths
 from voidvm.supervisor.reasons import of_exit, of_run_state, of_shutdown
-from voidvm.supervisor.space import NO_SPACE, room
+from voidvm.supervisor.space import NO_SPACE, resume_with_room
 from voidvm.supervisor.state import VmState
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,6 +39,8 @@ REATTACH_S = 1.5
 # How long the record of `running` waits for the answer to be on its way.
 ANSWER_FIRST_S = 0.005
 RECOVER_EVERY_S = 1.0
+# What a QEMU that ends may take for it.
+LAST_WORDS_S = 1.0
 
 # In these the guest's CPUs are taken to run, so that a halt is news.
 _LIVE = frozenset({VmStatus.STARTING, VmStatus.RUNNING, VmStatus.UNRESPONSIVE})
@@ -71,7 +71,7 @@ class Attachment:
         self._halts = 0  # told, and not asked about yet
         self._evidence = Evidence(state, paths=paths)
         self._expected = Expectations()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background(state.vm_id)
 
     # Parts
 
@@ -127,10 +127,15 @@ class Attachment:
             self._process = None
 
     async def connect(self, *, timeout_s: float) -> None:
-        """Connect the monitor and the console. Raises `MonitorError` or `OSError`."""
-        await self._connect_monitor(timeout_s=timeout_s)
+        """Connect the monitor and the console, unless they are.
+
+        Raises `MonitorError`, `OSError`, and as `command` does.
+        """
+        process = self.process
+        if self._monitor is None or not self._monitor.is_connected:
+            await self._connect_monitor(timeout_s=timeout_s)
         path = await self.monitor.pty(SERIAL_ID)
-        self.console.attach(self.process.open_line(path), is_silent=False)
+        self.console.attach(process.open_line(path), is_silent=False)
 
     async def begin(self, *, timeout_s: float) -> None:
         """Let the CPUs of a new guest run and open its line; returns when they were seen to.
@@ -140,14 +145,19 @@ class Attachment:
         same. Raises `MonitorError`, `OSError` for the line, `VmNotRunning` and `VmUnresponsive`.
         """
         process, has_run = self.process, self.expect("RESUME")
-        await self._connect_monitor(QUERY_PTYS, "cont", timeout_s=timeout_s)
-        lines, _ = await self.monitor.opened()
-        with suppress(ProcessLookupError):
+        try:
+            await self._connect_monitor(QUERY_PTYS, "cont", timeout_s=timeout_s)
+            lines, _ = await self.monitor.opened()
             self.console.attach(process.open_line(pty_of(lines, SERIAL_ID)))
-        either: set[asyncio.Future[Any]] = {has_run, process.exited}
-        await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if not has_run.done():
-            raise VmUnresponsive("not running in time", vm=self._state.label)
+            if not await came(has_run, before=process.exited, timeout_s=timeout_s):
+                raise VmUnresponsive("it does not run in time", vm=self._state.label)
+        except (MonitorError, OSError, VmNotRunning):
+            # A QEMU that ends hangs up, and closes its line a little earlier.
+            has_come = await came(has_run, before=process.exited, timeout_s=LAST_WORDS_S)
+            if not (has_come and (self.expected_end or await process.wait(timeout_s=LAST_WORDS_S))):
+                raise
+        finally:
+            has_run.cancel()
 
     async def _connect_monitor(self, *opening: str, timeout_s: float) -> None:
         """Connect; QEMU answers once it is ready. Raises `MonitorError`."""
@@ -235,7 +245,7 @@ class Attachment:
             return
         if self._state.status not in {VmStatus.UNRESPONSIVE, VmStatus.STOPPING}:
             self._state.set(VmStatus.UNRESPONSIVE, "QEMU does not answer")
-            self._spawn(self._recover(), name="recover")
+            self._background.begin(self._recover(), name="recover")
 
     def found_gone(self, *, status: VmStatus, reason: str) -> None:
         """The QEMU that the records speak of is no more."""
@@ -247,9 +257,7 @@ class Attachment:
 
     async def release(self) -> None:
         """Let go of everything; the guest goes on."""
-        for task in tuple(self._background):
-            task.cancel()
-            await asyncio.wait([task])
+        await self._background.end()
         self.unwatch()
         if self._monitor is not None:
             await self._monitor.close()
@@ -285,7 +293,7 @@ class Attachment:
         elif name == "STOP" and status in _LIVE:
             self._halts += 1
             if self._halts == 1:
-                self._spawn(self._on_halt(), name="halt")
+                self._background.begin(self._on_halt(), name="halt")
         elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
             self.pause_reason = NO_SPACE if data.get("nospace") else "io-error"
         elif name == "SHUTDOWN":
@@ -306,18 +314,21 @@ class Attachment:
         self._state.set(VmStatus.PAUSED, reason)
         if reason == NO_SPACE and not self._awaits_space:
             self._awaits_space = True
-            self._spawn(self._resume_with_space(), name="await-space")
+            self._background.begin(self._resume_with_space(), name="await-space")
 
     async def _resume_with_space(self) -> None:
         """Let a guest that hit the full disk go on by itself when there is room again.
 
         With `werror=stop` QEMU tries the failed write again, so the guest sees no error.
         """
-        with suppress(FileNotFoundError):  # the VM was deleted meanwhile
-            async for _ in room(self._paths.data, is_wanted=lambda: self._state.reason == NO_SPACE):
-                with suppress(CommandFailed, VmUnresponsive, VmNotRunning):
-                    await self.command("cont")
-        self._awaits_space = False
+        try:
+            await resume_with_room(
+                self._paths.data,
+                is_wanted=lambda: self._state.reason == NO_SPACE,
+                resume=lambda: self.command("cont"),
+            )
+        finally:
+            self._awaits_space = False
 
     async def _on_halt(self) -> None:
         """The CPUs halted: ask why, once for all halts so far, unless it is that of a power-off."""
@@ -336,10 +347,10 @@ class Attachment:
         if self._state.status is not VmStatus.STOPPING:
             self._state.set(VmStatus.STOPPING, self.expected_end)
         if not self._is_ending:
-            self._spawn(self.end(at_once=False), name="finish")
+            self._background.begin(self.end(at_once=False), name="finish")
 
     def _on_monitor_lost(self) -> None:
-        self._spawn(self._after_monitor_lost(), name="monitor-lost")
+        self._background.begin(self._after_monitor_lost(), name="monitor-lost")
 
     async def _after_monitor_lost(self) -> None:
         # An exit takes the line with it; only a QEMU that lives without a line is sick.
@@ -352,7 +363,7 @@ class Attachment:
             if await self._process.wait(timeout_s=RECOVER_EVERY_S) is not None:
                 return
             with suppress(MonitorError, OSError, VmUnresponsive, VmNotRunning):
-                if self._monitor is None or not self._monitor.is_connected:
+                if not (self._monitor and self._monitor.is_connected and self.console.has_line):
                     await self.connect(timeout_s=REATTACH_S)
                 await self.observe(wants_running=True)
 
@@ -366,13 +377,13 @@ class Attachment:
             self._console.detach()
             console_end = self._console.tail(CONSOLE_BYTES)
         if monitor is not None:
-            self._spawn(monitor.close(), name="monitor-close")
+            self._background.begin(monitor.close(), name="monitor-close")
         self._paths.remove_sockets()
         status, reason = self._end_of(exited.result())
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)
         self._state.set(status, reason)
-        self._spawn(self.rest(), name="rest")
+        self._background.begin(self.rest(), name="rest")
 
     def _end_of(self, outcome: Exit) -> tuple[VmStatus, str]:
         """What an exit means."""
@@ -385,14 +396,4 @@ class Attachment:
 
     def _keep(self, status: VmStatus, reason: str, outcome: Exit, console: bytes) -> None:
         incident = self._evidence.keep(status, reason, outcome=outcome, console=console)
-        self._spawn(self._evidence.ask_kernel(incident), name="ask-kernel")
-
-    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        task = asyncio.create_task(work, name=f"{name}-{self._state.vm_id}")
-        self._background.add(task)
-        task.add_done_callback(self._background_done)
-
-    def _background_done(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed", task.get_name(), exc_info=error)
+        self._background.begin(self._evidence.ask_kernel(incident), name="ask-kernel")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -213,12 +214,21 @@ class Console:
 
     # What the machine uses
 
+    @property
+    def has_line(self) -> bool:
+        """Whether a line is open."""
+        return self._line is not None
+
     def attach(self, line: int, *, is_silent: bool = True) -> None:
         """Take the open line of a new run, and catch up with its file.
 
         One that is found again is not `is_silent`: its guest may speak in this very moment.
         """
-        self.detach()
+        try:
+            self.detach()
+        except BaseException:
+            os.close(line)
+            raise
         self._line = SerialLine(line, on_readable=self._on_readable)
         self._transcript.begin(self._loop.time(), is_silent=is_silent)
         self._watchful_until = self._loop.time() + WATCHFUL_S

@@ -26,3 +26,12 @@ class Expectations:
             if event == name and fields.items() <= data.items():
                 seen.set_result(None)
         self._waiting = [one for one in waiting if not one[2].done()]
+
+
+async def came(
+    seen: asyncio.Future[None], *, before: asyncio.Future[Any], timeout_s: float
+) -> bool:
+    """Whether what is waited for has come, once it has, or something else, or time is over."""
+    either: set[asyncio.Future[Any]] = {seen, before}
+    await asyncio.wait(either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    return seen.done()

@@ -359,7 +359,7 @@ class Machine:
                 self._hold.unwatch()
                 raise ProcessGone(f"process {pid} runs another guest")
             await self._hold.observe(wants_running=wants_running)
-        except (MonitorError, OSError, VmUnresponsive) as error:
+        except (MonitorError, OSError, VmUnresponsive, VmNotRunning) as error:
             log.warning("%s: QEMU (pid %d) does not answer: %s", self.vm_id, pid, error)
             self._hold.found_hung()
 
