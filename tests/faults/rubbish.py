@@ -15,6 +15,8 @@ from tests.faults.drill import DRILLS, Drill, Registered, Rest
 LOOK_MAX_S = 2.0
 STOP_MAX_S = 15.0
 TOLD_BYTES, INCIDENT_BYTES = 20_000, 200_000
+# Nothing that hurts: tests/real/test_sick_qemu.py has them.
+HARMLESS = {"brief"}
 # What a QEMU can make the service hold, whatever it sends.
 HELD_BYTES = 96 * 1024**2
 
@@ -40,7 +42,7 @@ def start_and_stop(drill: Drill, behaviour: str) -> None:
     assert len(told.content) < INCIDENT_BYTES
 
 
-for name in BEHAVIOURS:
+for name in [each for each in BEHAVIOURS if each not in HARMLESS]:
     run = partial(start_and_stop, behaviour=name)
     DRILLS.append(Registered(name=f"a_qemu_turns_hostile_{name}", ground="hostile", run=run))
 
