@@ -16,46 +16,63 @@ from typing import Any, TypeVar
 
 from voidvm.client import awaiting_socket
 from voidvm.client.awaiting_socket import AwaitingSocket
+from voidvm.client.io import SocketClosed
 
 T = TypeVar("T")
 
 
 def dial(url: str, how: dict[str, Any]) -> BlockingSocket:
     """A WebSocket. Raises `Refused`; `SocketClosed` where there is none."""
-    return BlockingSocket(_run(awaiting_socket.dial(url, how)))
+    loop = _loop(os.getpid())
+    return BlockingSocket(loop.do(awaiting_socket.dial(url, how)), loop)
 
 
 class BlockingSocket:
     """One WebSocket."""
 
-    def __init__(self, socket: AwaitingSocket) -> None:
+    def __init__(self, socket: AwaitingSocket, loop: _Loop) -> None:
         self._socket = socket
+        self._loop = loop
 
     async def receive(self, timeout_s: float | None) -> str | bytes:
         """The next message. Raises `TimeoutError`, `SocketClosed`."""
-        return _run(self._socket.receive(timeout_s))
+        return self._loop.do(self._socket.receive(timeout_s))
 
     async def send(self, message: str | bytes) -> None:
         """Send a message. Raises `SocketClosed`."""
-        _run(self._socket.send(message))
+        self._loop.do(self._socket.send(message))
 
     async def close(self) -> None:
         """Hang up."""
-        _run(self._socket.close())
+        self._loop.do(self._socket.close())
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which has ended with the call, also when Ctrl-C ends that."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop(os.getpid()))
-    try:
-        return future.result()
-    finally:
-        future.cancel()
+class _Loop(threading.Thread):
+    """Runs the sockets of this process, and answers pings while nobody looks at them."""
+
+    def __init__(self) -> None:
+        super().__init__(name="voidvm-sockets", daemon=True)
+        self._loop = asyncio.new_event_loop()
+        self.start()
+
+    def run(self) -> None:
+        self._loop.run_forever()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which has ended with the call, also when Ctrl-C ends that.
+
+        Raises `SocketClosed` in a fork, which has no part in its parent's threads.
+        """
+        if not self.is_alive():
+            work.close()
+            raise SocketClosed(1006, "it belongs to another process")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
 
 
 @cache
-def _loop(_pid: int) -> asyncio.AbstractEventLoop:
-    """The loop of all sockets of this process, which answers pings meanwhile; a fork has none."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="voidvm-sockets", daemon=True).start()
-    return loop
+def _loop(_pid: int) -> _Loop:
+    return _Loop()

@@ -66,7 +66,7 @@ def _is_held(fd: int, *, number: int, pid: int) -> bool:
 
 
 class SerialLine:
-    """An open, raw PTY slave; `on_readable` is called when output waits, unless it is paused."""
+    """An open, raw PTY slave; calls `on_readable` when output waits, unless reading is paused."""
 
     def __init__(self, fd: int, *, on_readable: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
