@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.contract import Api, Json
-from tests.support.guests import PROMPT, QUIET, end_of, log_of, send, shell, wait_for
+from tests.support.guests import PROMPT, QUIET, end_of, frozen, log_of, send, shell, wait_for
 from tests.support.service import Service, eventually
 from tests.support.terminal import Stalled, Terminal
 
@@ -75,8 +75,8 @@ def test_every_viewer_sees_what_any_writer_types(api: Api, vm: Json) -> None:
         assert left.hello["viewers"] == 1
 
 
-def test_reconnecting_viewers_lose_and_repeat_nothing_under_heavy_output(
-    api: Api, vm: Json
+def test_viewers_lose_and_repeat_nothing_under_heavy_output_of_a_service_that_hangs_at_times(
+    service: Service, api: Api, vm: Json
 ) -> None:
     start = end_of(api, "talks")
 
@@ -94,10 +94,19 @@ def test_reconnecting_viewers_lose_and_repeat_nothing_under_heavy_output(
             assert time.monotonic() < deadline, seen[-200:]
         return seen
 
+    def hang() -> None:
+        # Each time is long enough for the line to be full.
+        for _ in range(2):
+            time.sleep(0.4)
+            with frozen(service.pid):
+                time.sleep(0.4)
+
     deadline = time.monotonic() + 40
     send(api, "talks", "seq 1 20000; echo done\n")
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(4) as pool:
+        hanging = pool.submit(hang)
         texts = list(pool.map(watch, range(3)))
+        hanging.result()
     whole = log_of(api, "talks", since=start)
     for text in texts:
         same = next(

@@ -248,7 +248,7 @@ class Console:
         self._input.clear()
         self._input_bytes = 0
         self._room.set()
-        self._catch_up()
+        self._catch_up(is_line_lost=True)
 
     def tell_status(self, status: VmStatus) -> None:
         """Tell every viewer."""
@@ -274,7 +274,7 @@ class Console:
         if data is None:
             # QEMU has closed its end; the machine will see it exit and detach.
             line.pause()
-            self._catch_up()
+            self._catch_up(is_line_lost=True)
             return
         self._traffic.output_bytes += len(data)
         if self._transcript.hear(data, self._loop.time()):
@@ -298,10 +298,13 @@ class Console:
         line.resume()
         self._look_soon()
 
-    def _catch_up(self) -> bool:
+    def _catch_up(self, *, is_line_lost: bool = False) -> bool:
         """Pass on what the file has more than it had, and tell whether there was anything."""
-        has_more = self._transcript.catch_up(self._loop.time())
-        if has_more:
+        before = self.end
+        if is_line_lost:
+            self._transcript.believe_file()
+        self._transcript.catch_up(self._loop.time())
+        if has_more := self.end > before:
             self._wake()
         return has_more
 
@@ -325,8 +328,8 @@ class Console:
 
     def _settle(self) -> None:
         is_silent = self._line is None or not self._line.has_output
-        if self._transcript.needs_looks and is_silent:
-            self._transcript.settle(self._loop.time())
+        if is_silent and self._transcript.settle(self._loop.time()):
+            self._wake()
 
     def _wake(self) -> None:
         for viewer in self._viewers:

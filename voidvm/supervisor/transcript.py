@@ -1,9 +1,10 @@
 """What a console's line and its file say, put in order: each byte once, at its offset, early.
 
 QEMU writes each byte to the PTY and a moment later to the file, often later than we read the
-PTY. So the line's bytes are passed on at once, and the file's are known when they come. Only the
-file places a byte, though, so that holds while both are in step: QEMU drops what it says while it
-takes the PTY for unopened, and then nobody knows where the next byte belongs until the file tells.
+PTY. So while both are in step the line's bytes are passed on at once, and the file's only confirm
+them. Where they differ the file tells, and alone until a silence: QEMU drops what it says while it
+takes the PTY for unopened, and then nobody knows where the line's next byte belongs. But for one
+case: a full line makes QEMU write a byte to the file twice (supervisor/doubles.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ CHUNK_BYTES = 65_536
 QUIET_S = 0.05
 # A file that stays behind while the line speaks on for so long cannot grow: the disk is full.
 FILE_LAG_S = 0.25
+# A PTY takes 20,480 bytes that nobody reads (measured on Linux 6.18, written one by one), and gives
+# them back 4,095 at a time. Where so many wait it may have been full, and the double is not far.
+MANY_BYTES, DOUBTFUL_BYTES = 4095, 32_768
+# So many that the file has just once of late tell where the line is.
+TELLING_BYTES = 64
 
 
 class Transcript:
@@ -22,12 +28,26 @@ class Transcript:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        # Offsets: how far the file goes, the line was heard, and was passed on.
-        self._filed = self._heard = self._end = history.end
-        self._is_in_step = True
+        # Offsets: how far line and file are known to agree, and how far they were passed on.
+        self._agreed = self._end = history.end
+        # What only one of them has said, from `_agreed` on; both are empty out of step.
+        self._in_file = self._on_line = b""
+        # Without a line there is no step.
+        self._is_in_step = False
+        # The byte before `_agreed`, and up to where it may be in the file twice.
+        self._last = b""
+        self._doubtful_until = 0
+        # How far the file's word was passed on. Out of step: what the line has said last, and how
+        # many bytes more than the file.
+        self._believed = 0
+        self._said = b""
+        self._surplus = 0
         # The newest bytes, among them all that the file lacks.
         self._latest = Output(self._end, b"")
-        self._spoke_at = self._grew_at = self._ahead_since = 0.0
+        self._spoke_at = self._grew_at = 0.0
+        # Since when the file has more than the line, and the line speaks while no file grows.
+        self._ahead_since = 0.0
+        self._alone_since: float | None = None
 
     @property
     def end(self) -> int:
@@ -37,7 +57,12 @@ class Transcript:
     @property
     def needs_looks(self) -> bool:
         """Whether only the file can tell what comes next, so that it is worth looking at."""
-        return not self._is_in_step
+        return not self._is_in_step or bool(self._in_file)
+
+    @property
+    def _filed(self) -> int:
+        """How far the file was read."""
+        return self._agreed + len(self._in_file)
 
     def read(self, offset: int, *, limit: int) -> Output | Gap | None:
         """What stands at `offset`, None when nothing has come yet."""
@@ -49,7 +74,9 @@ class Transcript:
         if latest.offset < offset < latest.end:
             skipped = offset - latest.offset
             return Output(offset, latest.data[skipped : skipped + limit])
-        return self._history.read(offset, limit=min(limit, self._end - offset))
+        # No further than they agree: a double may stand behind that.
+        known = self._agreed if offset < self._agreed < self._end else self._end
+        return self._history.read(offset, limit=min(limit, known - offset))
 
     def begin(self, now: float, *, is_silent: bool) -> None:
         """A line was opened of which nothing is read yet; `is_silent`: its guest is only begun.
@@ -57,57 +84,149 @@ class Transcript:
         Any other may have spoken after it was opened and before the file is read here: both have
         that, so they are in step after a silence only, and until then the file tells.
         """
+        self.believe_file()
         # What was passed on keeps its place, even if the last QEMU did not get to file it.
         self._history.bridge(self._end)
         self.catch_up(now)
-        self._heard = self._filed = self._end
+        self._agreed = self._end
         self._is_in_step = is_silent
-        self._spoke_at = self._grew_at = self._ahead_since = now
+        self._last, self._doubtful_until = b"", 0
+        self._surplus = 0
+        self._spoke_at = self._grew_at = now
+        self._alone_since = None
 
     def hear(self, data: bytes, now: float) -> bool:
         """The line has spoken; whether there is more to pass on."""
         before = self._end
-        if self._heard <= self._filed:
-            self._ahead_since = now
-        self._heard += len(data)
         self._spoke_at = now
-        # First, and each time: only a file that is not ahead of the line lets its bytes be placed.
-        self.catch_up(now)
         if self._is_in_step:
-            self._extend(data, self._heard)
-        self._give_up_file()
+            self._on_line += data
+            self._doubt(len(data))
+        else:
+            self._surplus += len(data)
+        self.catch_up(now)
+        if not self._is_in_step:
+            self._find_step(data)
+        else:
+            self._extend(self._on_line, self._agreed + len(self._on_line))
+        if not (self._on_line if self._is_in_step else self._surplus > 0):
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        elif now - self._alone_since >= FILE_LAG_S:
+            self._give_up_file()
         return self._end > before
 
     def catch_up(self, now: float) -> bool:
         """Read what the file has more than it had; whether there is more to pass on."""
         before = self._end
+        if not self._in_file:
+            self._ahead_since = now
         while data := self._history.appended(self._filed, limit=CHUNK_BYTES):
-            self._filed += len(data)
-            self._extend(data, self._filed)
-            self._grew_at = self._ahead_since = now
+            self._grew_at, self._alone_since = now, None
+            self._in_file += data
+            if self._is_in_step:
+                self._doubt(len(self._in_file))
+                self._agree()
+            if not self._is_in_step:
+                self._surplus -= len(self._in_file)
+                self._take_file()
             if len(data) < CHUNK_BYTES:
                 break
-        if self._heard < self._filed:
-            self._is_in_step = False
+        self._agree()
         return self._end > before
 
-    def settle(self, now: float) -> None:
-        """Draw the conclusion from a silence, if it was long enough for one.
+    def settle(self, now: float) -> bool:
+        """Draw conclusions from a silence, if it was long enough; whether there is more to pass on.
 
         The line must have nothing more to read: what waits there is in the file already.
         """
-        if not self._is_in_step and now - max(self._spoke_at, self._grew_at) >= QUIET_S:
-            self._heard = self._filed
+        before = self._end
+        if self._in_file and now - max(self._spoke_at, self._ahead_since) >= QUIET_S:
+            if self._is_doubtful and self._in_file == self._last:
+                self._step_over()
+            else:
+                self.believe_file()
+        # On a busy host QEMU may be held up between the line and the file.
+        quiet_s = QUIET_S if self._grew_at >= self._spoke_at else FILE_LAG_S
+        if not self._is_in_step and now - max(self._spoke_at, self._grew_at) >= quiet_s:
             self._is_in_step = True
+            self._alone_since = None
+        return self._end > before
+
+    def believe_file(self) -> None:
+        """Pass on what the file has, which alone tells from here on."""
+        if self._is_in_step:
+            self._surplus = len(self._on_line) - len(self._in_file)
+        self._is_in_step = False
+        self._on_line = self._said = b""
+        self._take_file()
+
+    def _agree(self) -> None:
+        """Compare what was heard with what was filed, as far as both go."""
+        while (size := min(len(self._in_file), len(self._on_line))) and self._is_in_step:
+            heard, filed = self._on_line[:size], self._in_file[:size]
+            if heard != filed:
+                pairs = enumerate(zip(heard, filed, strict=True))
+                size = next(number for number, (one, other) in pairs if one != other)
+            if size:
+                self._last = heard[size - 1 : size]
+                self._agreed += size
+                self._on_line, self._in_file = self._on_line[size:], self._in_file[size:]
+            elif self._is_doubtful and filed[:1] == self._last:
+                self._step_over()
+            else:
+                self.believe_file()
+        # More than a PTY can hold: the line has lost it.
+        if len(self._in_file) > CHUNK_BYTES:
+            self.believe_file()
+
+    def _step_over(self) -> None:
+        """Drop what the file has next: it is what it had last."""
+        self._in_file = self._in_file[1:]
+        if self._agreed < self._believed:
+            # It was passed on, and keeps its place.
+            self._agreed += 1
+        else:
+            self._history.step_over(self._agreed)
+
+    def _find_step(self, data: bytes) -> None:
+        """Find the line's place in the midst of output, by what it says."""
+        self._said = (self._said + data)[-TELLING_BYTES:]
+        filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
+        start = filed.find(self._said)
+        if len(self._said) < TELLING_BYTES or start < 0 or filed.find(self._said, start + 1) > 0:
+            return
+        self._in_file = filed[start + TELLING_BYTES :]
+        self._agreed -= len(self._in_file)
+        self._last, self._said = self._said[-1:], b""
+        self._is_in_step = True
+
+    def _doubt(self, waiting: int) -> None:
+        """Note that so many bytes wait, or have waited, on the line."""
+        if waiting >= MANY_BYTES:
+            self._doubtful_until = self._agreed + waiting + DOUBTFUL_BYTES
+
+    @property
+    def _is_doubtful(self) -> bool:
+        return bool(self._last) and self._agreed < self._doubtful_until
+
+    def _take_file(self) -> None:
+        """Take the file's word for all that it has."""
+        filed, self._in_file = self._in_file, b""
+        self._agreed += len(filed)
+        self._last = filed[-1:] or self._last
+        self._believed = self._agreed
+        self._extend(filed, self._agreed)
 
     def _give_up_file(self) -> None:
-        """Note that the file cannot grow, if the line has spoken on for long enough without it."""
-        if self._heard > self._filed and self._spoke_at - self._ahead_since >= FILE_LAG_S:
-            # A slow disk holds up QEMU, too: one that spoke on has failed to write.
-            # Offsets stay true: what the file could not take becomes a hole in it.
-            self._history.bridge(self._end)
-            self._heard = self._filed = self._end
-            self._is_in_step = True
+        """The file cannot grow: offsets stay true, what it could not take becomes a hole in it."""
+        # A slow disk holds up QEMU, too: one that spoke on has failed to write.
+        self._history.bridge(self._end)
+        self._agreed = self._end
+        self._in_file = self._on_line = b""
+        self._is_in_step = True
+        self._alone_since = None
 
     def _extend(self, data: bytes, end: int) -> None:
         """Take what is new of `data`, which goes up to the offset `end`."""
