@@ -48,7 +48,7 @@ class Doubles:
 
     def to_place(self, offset: int) -> int:
         """Where the byte at an offset stands."""
-        return offset + bisect_right(self._offsets, offset)
+        return offset + bisect_right(self._offsets, offset) if self._offsets else offset
 
     def to_offset(self, place: int) -> int:
         """The offset of what stands at a place, or of what follows a superfluous byte."""

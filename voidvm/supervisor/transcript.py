@@ -108,7 +108,7 @@ class Transcript:
         if not self._is_in_step:
             self._find_step(data)
         else:
-            self._extend(self._on_line, self._agreed + len(self._on_line))
+            self._extend(data, self._agreed + len(self._on_line))
         if not (self._on_line if self._is_in_step else self._surplus > 0):
             self._alone_since = None
         elif self._alone_since is None:
@@ -128,12 +128,13 @@ class Transcript:
             if self._is_in_step:
                 self._doubt(len(self._in_file))
                 self._agree()
-            if not self._is_in_step:
+            else:
                 self._surplus -= len(self._in_file)
                 self._take_file()
             if len(data) < CHUNK_BYTES:
                 break
-        self._agree()
+        if self._in_file and self._on_line:
+            self._agree()
         return self._end > before
 
     def settle(self, now: float) -> bool:
@@ -164,6 +165,12 @@ class Transcript:
 
     def _agree(self) -> None:
         """Compare what was heard with what was filed, as far as both go."""
+        if self._in_file == self._on_line:
+            # The way of every key and echo.
+            self._agreed += len(self._on_line)
+            self._last = self._on_line[-1:]
+            self._in_file = self._on_line = b""
+            return
         while (size := min(len(self._in_file), len(self._on_line))) and self._is_in_step:
             heard, filed = self._on_line[:size], self._in_file[:size]
             if heard != filed:
