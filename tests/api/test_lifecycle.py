@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -15,6 +16,9 @@ from tests.fakes.qemu import Behaviour, FakeHost, FakeQemu, json_options
 from tests.support.contract import Api, Json
 from tests.support.local import LocalService
 from tests.support.service import NO_TLS, eventually
+from voidvm.domain.states import VmStatus
+from voidvm.domain.vm import Run
+from voidvm.store.vms import VmStore
 
 
 def status(api: Api, vm: str) -> tuple[str, str | None]:
@@ -297,6 +301,28 @@ def test_fifty_mixed_calls_end_consistent(api: Api, host: FakeHost, name: str) -
         assert has_qemu is (answer.json()["data"]["pid"] is not None)
         api.remove(vm)
     assert vm not in host.alive()
+
+
+def test_who_acts_on_a_state_before_it_is_on_record_is_not_refused(
+    api: Api, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy disk once made that second of `create` a `VM_BUSY` for who had seen `stopped`."""
+    api.start(vm)
+    record = VmStore.set_status
+
+    async def record_slowly(
+        store: VmStore, vm_id: str, to: VmStatus, reason: str | None, *, run: Run | None
+    ) -> None:
+        await asyncio.sleep(0.5)
+        await record(store, vm_id, to, reason, run=run)
+
+    monkeypatch.setattr(VmStore, "set_status", record_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        pausing = pool.submit(api.ok, "POST", f"/vms/{vm}/pause")
+        eventually(lambda: status(api, vm)[0] == "paused")
+        assert not pausing.done()
+        assert api.ok("POST", f"/vms/{vm}/resume")["status"] == "running"
+        pausing.result()
 
 
 # Stopping

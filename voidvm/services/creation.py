@@ -271,6 +271,7 @@ class Creation:
             )
         except (NoSpace, DatabaseUnusable) as error:
             await self._give_up(record, f"creation failed: {error}")
+            await self._fleet.get(record.id).state.recorded()
             raise
         await self._store.set_operation(record.id, operation.id)
         return msgspec.structs.replace(record, operation_id=operation.id)
@@ -295,15 +296,11 @@ class Creation:
             said = error if isinstance(error, VoidVMError) else InternalError()
             await self._give_up(record, f"creation failed: {said}")
             raise
-        state = self._fleet.get(record.id).state
-        state.set(VmStatus.STOPPED)
-        await state.recorded()
+        self._fleet.get(record.id).state.set(VmStatus.STOPPED)
 
     async def _give_up(self, record: VmRecord, reason: str) -> None:
         await self._remove_files(record)
-        state = self._fleet.get(record.id).state
-        state.set(VmStatus.ERROR, reason)
-        await state.recorded()
+        self._fleet.get(record.id).state.set(VmStatus.ERROR, reason)
 
     async def _source(self, record: VmRecord, progress: ProgressSink) -> Image:
         if record.source is not None or record.os is None:

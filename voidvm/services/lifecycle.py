@@ -51,7 +51,7 @@ class Lifecycle:
         if not machine.is_busy:
             await self._upkeep.call_off(record.id)
         stored = await machine.perform(
-            "start", lambda: self._starting.start(principal, record, machine)
+            "start", lambda: self._starting.start(principal, record, machine), is_recorded=False
         )
         return show(self._vms.fresh(stored))
 

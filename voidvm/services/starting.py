@@ -82,7 +82,9 @@ class Starting:
 
             self._automatic.add(vm_id)
             try:
-                return await machine.perform("start", work, ends_with_caller=True)
+                return await machine.perform(
+                    "start", work, ends_with_caller=True, is_recorded=False
+                )
             finally:
                 self._automatic.discard(vm_id)
 

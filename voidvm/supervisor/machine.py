@@ -106,12 +106,14 @@ class Machine:
         work: Callable[[], Coroutine[Any, Any, T]],
         *,
         ends_with_caller: bool = False,
+        is_recorded: bool = True,
     ) -> T:
         """Do `work` as the one job of this VM; it goes on when the caller is cancelled.
 
-        With `ends_with_caller` it is cancelled too, and has ended when this raises. Raises
-        `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop cuts the
-        work short.
+        With `ends_with_caller` it is cancelled too, and has ended when this raises. What state it
+        leaves is on record when this returns, unless `is_recorded` says that nobody waits for it.
+        Raises `VmBusy` while another job holds the VM, `VmStateConflict` when a forced stop cuts
+        the work short.
         """
         if self._job is not None:
             raise VmBusy(vm=self.state.label, job=self._job, details=self._job)
@@ -133,6 +135,10 @@ class Machine:
                 task.cancel()
                 await asyncio.wait([task])
             raise
+        finally:
+            if is_recorded:
+                # Not in the job: whoever acts on the state that it leaves is not refused.
+                await self.state.recorded()
 
     def _job_done(self, task: asyncio.Task[Any]) -> None:
         self._job = None
@@ -232,7 +238,6 @@ class Machine:
         if not process.has_exited:
             await self._hold.end(at_once=False)
         await asyncio.sleep(0)
-        await self.state.recorded()
 
     async def _press_power_button(self) -> None:
         """Ask until QEMU takes it: one that hangs for a moment is no reason to pull the plug."""
@@ -263,7 +268,6 @@ class Machine:
         if self._hold.has_process and self.state.reason == reason:
             self._hold.expected_end = reason
             await self._hold.end(at_once=True)
-            await self.state.recorded()
 
     async def call_off(self) -> None:
         """A VM that was to be started by itself is off now because a user says so."""
@@ -286,7 +290,6 @@ class Machine:
         self._hold.pause_reason = "host-request"
         await self._hold.command("stop")
         await self._hold.until(VmStatus.PAUSED, timeout_s=RESUME_S)
-        await self.state.recorded()
 
     async def resume(self) -> None:
         """Let the guest's CPUs go on."""
@@ -296,7 +299,6 @@ class Machine:
         await self._hold.command("cont")
         await self._hold.until(VmStatus.RUNNING, timeout_s=RESUME_S)
         await hotplug.close_files(self._hold)
-        await self.state.recorded()
 
     async def resize_disk(self, node: str, *, size_bytes: int) -> None:
         """Grow a disk of the running guest, which sees it grow."""
@@ -323,7 +325,6 @@ class Machine:
         if (run := self.state.run) is not None:
             hardware = msgspec.structs.replace(run.hardware, iso=iso)
             self.state.note(msgspec.structs.replace(run, hardware=hardware))
-            await self.state.recorded()
 
     async def is_listening(self, endpoint: Endpoint) -> bool:
         """Whether something in the guest takes connections that a forward leads to it."""
