@@ -175,6 +175,7 @@ class Console:
         self._viewers.add(viewer)
         self._tell_count(but=viewer)
         self._catch_up()
+        self._look_soon()
         try:
             yield viewer
         finally:
@@ -302,7 +303,7 @@ class Console:
         """Pass on what the file has more than it had, and tell whether there was anything."""
         before = self.end
         if is_line_lost:
-            self._transcript.believe_file()
+            self._transcript.lose_line()
         self._transcript.catch_up(self._loop.time())
         if has_more := self.end > before:
             self._wake()
@@ -347,9 +348,10 @@ class Console:
             self._timer = None
         if self._line is not None:
             now = self._loop.time()
-            if self._catch_up():
+            if self._catch_up() or self._transcript.needs_looks:
                 self._watchful_until = now + WATCHFUL_S
             self._settle()
+            self._look_soon()
             every_s = WATCHFUL_EVERY_S if now < self._watchful_until else EVERY_S
             self._timer = self._loop.call_later(every_s, self._look_regularly)
 

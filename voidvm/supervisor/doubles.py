@@ -15,7 +15,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+# Each note is as long, so that one that was cut short is known.
+_DIGITS = 19
 
 
 class Doubles:
@@ -27,9 +29,12 @@ class Doubles:
         self._places: list[int] = []
         # The offsets of the bytes behind them.
         self._offsets: list[int] = []
-        for place in _read(path):
-            if place < size and (not self._places or place > self._places[-1]):
+        noted = _read(path)
+        for place in noted:
+            if place < size and place > (self._places[-1] if self._places else -1):
                 self._take(place)
+        if len(noted) > self.count:
+            self._write(self._places, os.O_TRUNC)
 
     @property
     def count(self) -> int:
@@ -39,10 +44,13 @@ class Doubles:
     def add(self, place: int) -> None:
         """Note a place, which lies behind all others, for this process and for the next."""
         self._take(place)
+        self._write([place], os.O_APPEND)
+
+    def _write(self, places: list[int], how: int) -> None:
         try:
-            fd = os.open(self._path, _FLAGS, 0o600)
+            fd = os.open(self._path, _FLAGS | os.O_CREAT | os.O_WRONLY | how, 0o600)
             with os.fdopen(fd, "wb") as file:
-                file.write(b"%d\n" % place)
+                file.write(b"".join(b"%0*d\n" % (_DIGITS, place) for place in places))
         except OSError as error:
             log.warning("a byte that a console's file has twice will be shown twice: %s", error)
 
@@ -66,7 +74,9 @@ class Doubles:
 
 def _read(path: Path) -> list[int]:
     try:
-        lines = path.read_bytes().split()
+        fd = os.open(path, _FLAGS | os.O_RDONLY)
+        with os.fdopen(fd, "rb") as file:
+            lines = file.read().removesuffix(b"\n").split(b"\n")
     except OSError:
         return []
-    return [int(line) for line in lines if line.isdigit()]
+    return [int(line) if len(line) == _DIGITS and line.isdigit() else -1 for line in lines]

@@ -19,6 +19,8 @@ FILE_LAG_S = 0.25
 # A PTY takes 20,480 bytes that nobody reads (measured on Linux 6.18, written one by one), and gives
 # them back 4,095 at a time. Where so many wait it may have been full, and the double is not far.
 MANY_BYTES, DOUBTFUL_BYTES = 4095, 32_768
+# QEMU tries again four times at most; one in hostile hands shall not fill the disk with notes.
+DOUBLES_MAX = 4
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
 
@@ -34,9 +36,10 @@ class Transcript:
         self._in_file = self._on_line = b""
         # Without a line there is no step.
         self._is_in_step = False
-        # The byte before `_agreed`, and up to where it may be in the file twice.
+        # In step: the byte before `_agreed` if both have said it, up to where such a one may be in
+        # the file twice, and how many may be.
         self._last = b""
-        self._doubtful_until = 0
+        self._doubtful_until = self._doubles_left = 0
         # How far the file's word was passed on. Out of step: what the line has said last, and how
         # many bytes more than the file.
         self._believed = 0
@@ -71,7 +74,7 @@ class Transcript:
         latest = self._latest
         if offset == latest.offset and len(latest.data) <= limit:
             return latest
-        if latest.offset < offset < latest.end:
+        if latest.offset <= offset < latest.end:
             skipped = offset - latest.offset
             return Output(offset, latest.data[skipped : skipped + limit])
         # No further than they agree: a double may stand behind that.
@@ -111,6 +114,8 @@ class Transcript:
             self._extend(data, self._agreed + len(self._on_line))
         if not (self._on_line if self._is_in_step else self._surplus > 0):
             self._alone_since = None
+        elif len(self._on_line) > CHUNK_BYTES:
+            self._give_up_file()
         elif self._alone_since is None:
             self._alone_since = now
         elif now - self._alone_since >= FILE_LAG_S:
@@ -126,7 +131,6 @@ class Transcript:
             self._grew_at, self._alone_since = now, None
             self._in_file += data
             if self._is_in_step:
-                self._doubt(len(self._in_file))
                 self._agree()
             else:
                 self._surplus -= len(self._in_file)
@@ -140,20 +144,26 @@ class Transcript:
     def settle(self, now: float) -> bool:
         """Draw conclusions from a silence, if it was long enough; whether there is more to pass on.
 
-        The line must have nothing more to read: what waits there is in the file already.
+        What the file alone has was lost on the line, or stands there twice. The line must have
+        nothing more to read: what waits there is in the file already.
         """
         before = self._end
-        if self._in_file and now - max(self._spoke_at, self._ahead_since) >= QUIET_S:
-            if self._is_doubtful and self._in_file == self._last:
-                self._step_over()
-            else:
+        # On a busy host QEMU may be held up before it tries again, or between line and file.
+        quiet_s = FILE_LAG_S if self._is_doubtful else QUIET_S
+        if self._in_file and now - max(self._spoke_at, self._ahead_since) >= quiet_s:
+            self._drop_doubles()
+            if self._in_file:
                 self.believe_file()
-        # On a busy host QEMU may be held up between the line and the file.
         quiet_s = QUIET_S if self._grew_at >= self._spoke_at else FILE_LAG_S
         if not self._is_in_step and now - max(self._spoke_at, self._grew_at) >= quiet_s:
             self._is_in_step = True
             self._alone_since = None
         return self._end > before
+
+    def lose_line(self) -> None:
+        """There is no line any more: the file alone tells."""
+        self._drop_doubles()
+        self.believe_file()
 
     def believe_file(self) -> None:
         """Pass on what the file has, which alone tells from here on."""
@@ -182,14 +192,25 @@ class Transcript:
                 self._on_line, self._in_file = self._on_line[size:], self._in_file[size:]
             elif self._is_doubtful and filed[:1] == self._last:
                 self._step_over()
+            elif self._believed <= self._agreed < self._end:
+                # Passed on, and denied: a full disk has swallowed it, and has room again.
+                self._extend(self._on_line, self._agreed + len(self._on_line))
+                self._give_up_file()
             else:
                 self.believe_file()
         # More than a PTY can hold: the line has lost it.
         if len(self._in_file) > CHUNK_BYTES:
             self.believe_file()
 
+    def _drop_doubles(self) -> None:
+        """Step over what the file alone has, if it is but the last byte again."""
+        if not self._in_file.strip(self._last):
+            while self._in_file and self._is_doubtful:
+                self._step_over()
+
     def _step_over(self) -> None:
-        """Drop what the file has next: it is what it had last."""
+        """Drop what the file has next: it is what it had last. If it was shown it stays there."""
+        self._doubles_left -= 1
         self._in_file = self._in_file[1:]
         if self._agreed < self._believed:
             # It was passed on, and keeps its place.
@@ -200,9 +221,11 @@ class Transcript:
     def _find_step(self, data: bytes) -> None:
         """Find the line's place in the midst of output, by what it says."""
         self._said = (self._said + data)[-TELLING_BYTES:]
+        if len(self._said) < TELLING_BYTES:
+            return
         filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
         start = filed.find(self._said)
-        if len(self._said) < TELLING_BYTES or start < 0 or filed.find(self._said, start + 1) > 0:
+        if start < 0 or filed.find(self._said, start + 1) >= 0:
             return
         self._in_file = filed[start + TELLING_BYTES :]
         self._agreed -= len(self._in_file)
@@ -213,16 +236,18 @@ class Transcript:
         """Note that so many bytes wait, or have waited, on the line."""
         if waiting >= MANY_BYTES:
             self._doubtful_until = self._agreed + waiting + DOUBTFUL_BYTES
+            self._doubles_left = DOUBLES_MAX
 
     @property
     def _is_doubtful(self) -> bool:
-        return bool(self._last) and self._agreed < self._doubtful_until
+        is_near = self._agreed < self._doubtful_until
+        return is_near and bool(self._last) and self._doubles_left > 0
 
     def _take_file(self) -> None:
         """Take the file's word for all that it has."""
         filed, self._in_file = self._in_file, b""
         self._agreed += len(filed)
-        self._last = filed[-1:] or self._last
+        self._last = b""
         self._believed = self._agreed
         self._extend(filed, self._agreed)
 

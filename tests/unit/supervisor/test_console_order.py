@@ -15,7 +15,7 @@ from tests.support.consoles import records
 from voidvm.hypervisor.serial import SerialLine, open_line
 from voidvm.supervisor import transcript
 from voidvm.supervisor.console import Console, Viewer
-from voidvm.supervisor.history import Gap, Output
+from voidvm.supervisor.history import Gap, History, Output
 
 
 class Guest:
@@ -223,6 +223,66 @@ async def test_a_file_that_is_only_late_repeats_nothing(
         guest.file(b"next")
         assert await seen(viewer, 4) == b"next"
     assert (tmp_path / "console.log").read_bytes() == b"late next"
+
+
+async def test_what_is_said_when_a_full_disk_has_room_again_is_seen(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        for number in range(6):
+            line = b"line %d\n" % number
+            guest.say(line)
+            if number != 1:
+                guest.file(line)
+            assert await seen(viewer, len(line)) == line
+
+
+async def test_what_the_file_alone_has_does_not_wait_for_the_next_word(
+    console: Console, guest: Guest
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        await asyncio.sleep(0.1)
+        guest.file(b"not on the line")
+        async with asyncio.timeout(transcript.QUIET_S + 0.7):
+            assert await taken(viewer, 15) == b"not on the line"
+        guest.file(b", and more")
+        async with console.viewing(offset=0, mode="read") as late:
+            async with asyncio.timeout(transcript.QUIET_S + 0.2):
+                assert await taken(late, 25) == b"not on the line, and more"
+
+
+async def test_what_the_file_alone_has_is_no_double(console: Console, guest: Guest) -> None:
+    text = b"x" * 5000 + b"....."
+    guest.file(text[:5001])
+    for place in range(5001, 5005):
+        await asyncio.sleep(transcript.QUIET_S * 1.5)
+        console._look_now(transcript.QUIET_S)
+        guest.file(text[place : place + 1])
+    await asyncio.sleep(0.7)
+    assert console.end == len(text)
+    assert console.tail(len(text)) == text
+
+
+async def test_a_file_that_is_far_behind_is_given_up(tmp_path: Path) -> None:
+    """No QEMU that is sound is; what it has said takes no memory."""
+    path = tmp_path / "console.log"
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
+        heard = transcript.Transcript(history)
+        heard.begin(0.0, is_silent=True)
+        for turn in range(60):
+            file.write(b"a")
+            file.flush()
+            heard.hear(b"a" * 20_000, turn * 0.004)
+            assert len(heard._on_line) <= transcript.CHUNK_BYTES
+
+
+async def test_what_the_file_lacks_is_read_in_pieces_of_any_size(
+    console: Console, guest: Guest
+) -> None:
+    guest.say(b"abcdef")
+    await asyncio.sleep(0.05)
+    assert console.read(0, limit=4) == Output(0, b"abcd")
+    assert console.read(4, limit=4) == Output(4, b"ef")
 
 
 async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(

@@ -189,10 +189,14 @@ def test_places_and_offsets_are_each_others_reverse(notes: Path) -> None:
 
 
 def test_notes_of_another_file_and_torn_ones_count_for_nothing(notes: Path) -> None:
-    notes.write_bytes(b"5\n3\n\xff\n8\n100\n1")
+    texts = ("5", "3", "\u00b2", "8", "9" * 5000, "100", "1")
+    notes.write_text("\n".join(text.rjust(19, "0") for text in texts)[:-5])
     doubles = Doubles(notes, size=50)
     assert doubles.count == 2
     assert [doubles.to_offset(place) for place in (5, 6, 9)] == [5, 5, 7]
+    doubles.add(20)
+    # They do not come back for a file that has grown.
+    assert Doubles(notes, size=200).count == 3
 
 
 def test_what_cannot_be_noted_holds_until_the_service_ends(
