@@ -26,7 +26,16 @@ TELLING_BYTES = 64
 
 
 class Transcript:
-    """The newest end of a console; times are those of one monotonic clock."""
+    """The newest end of a console; times are those of one monotonic clock.
+
+    *In step*, each byte that the line says has its place: `_on_line` is what the file lacks yet,
+    `_in_file` what waits on the line, and never are there both for long. *Out of step* the file is
+    taken at its word at once, and the line is listened to (`_said`) for a sign of where it is.
+
+    Not known are: doubles of a service that is killed while it hangs before a full line, or hangs
+    in the second in which QEMU has not seen the line opened again; and those of output in which
+    nothing is said just once (`yes`), while it is out of step.
+    """
 
     def __init__(self, history: History) -> None:
         self._history = history
