@@ -72,7 +72,7 @@ class SerialLine:
         self._loop = asyncio.get_running_loop()
         self._on_readable = on_readable
         self._fd = fd
-        self._is_closed = False
+        self._is_closed = self._is_hung_up = False
         self._loop.add_reader(self._fd, on_readable)
 
     def pause(self) -> None:
@@ -95,20 +95,24 @@ class SerialLine:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno == errno.EIO and not parts:
-                    return None
+                if error.errno == errno.EIO:
+                    self._is_hung_up = True
                 break
             if not part:
+                # A raw line says so when its other end was closed.
+                self._is_hung_up = True
                 break
             parts.append(part)
             size += len(part)
             if len(part) < 2048:
                 break
-        return b"".join(parts)
+        return b"".join(parts) if parts or not self._is_hung_up else None
 
     @property
     def has_output(self) -> bool:
-        """Whether there is something to read, or QEMU has closed its end."""
+        """Whether there is something to read, as long as QEMU has not closed its end."""
+        if self._is_hung_up:
+            return False
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         return bool(poll.poll(0))

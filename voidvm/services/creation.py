@@ -252,10 +252,15 @@ class Creation:
     async def _submit(self, record: VmRecord) -> VmRecord:
         async def work(progress: ProgressSink) -> None:
             machine = self._fleet.get(record.id)
+            is_started = record.wanted == "running"
             await machine.perform(
-                "create", lambda: self._finish(record, progress), ends_with_caller=True
+                "create",
+                lambda: self._finish(record, progress),
+                ends_with_caller=True,
+                # A start waits for it by itself; nobody shall be quicker.
+                is_recorded=not is_started,
             )
-            if record.wanted == "running":
+            if is_started:
                 progress.stage("start")
                 await self._lifecycle.start(owner_of(record), record.id)
 

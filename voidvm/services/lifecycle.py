@@ -87,7 +87,11 @@ class Lifecycle:
         """Stop, then start."""
         record, machine = await self._find(principal, ref)
         self._require_process(record, machine)
-        await machine.perform("restart", lambda: self._restart(principal, record, machine, request))
+        await machine.perform(
+            "restart",
+            lambda: self._restart(principal, record, machine, request),
+            is_recorded=False,
+        )
         return await self._vms.get(principal, record.id)
 
     async def _restart(

@@ -158,7 +158,7 @@ class Vms:
             await self._upkeep.call_off(record.id)
         if force and machine.status in WITH_PROCESS:
             await machine.force_stop()
-            # A graceful stop that waited for the guest has just been answered, too.
+            # A graceful stop that waited for the guest ends now, too.
             await machine.settled()
         await machine.perform("delete", lambda: self._delete(record.id, precondition))
 

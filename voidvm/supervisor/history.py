@@ -62,6 +62,11 @@ class History:
         """The offset behind the newest byte."""
         return self._size - self._doubles.count
 
+    @property
+    def doubles(self) -> int:
+        """How many bytes of the file were stepped over."""
+        return self._doubles.count
+
     def read(self, offset: int, *, limit: int) -> Output | Gap | None:
         """What stands at `offset`: bytes, or a gap, or None at the end, and once it is closed."""
         if self._fd < 0:

@@ -19,8 +19,8 @@ FILE_LAG_S = 0.25
 # A PTY takes 20,480 bytes that nobody reads (measured on Linux 6.18, written one by one), and gives
 # them back 4,095 at a time. Where so many wait it may have been full, and the double is not far.
 MANY_BYTES, DOUBTFUL_BYTES = 4095, 32_768
-# QEMU tries again four times at most; one in hostile hands shall not fill the disk with notes.
-DOUBLES_MAX = 4
+# QEMU tries again four times at most. One in hostile hands shall not fill the disk with notes.
+DOUBLES_MAX, DOUBLES_EVER_MAX = 4, 4096
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
 
@@ -249,8 +249,9 @@ class Transcript:
 
     @property
     def _is_doubtful(self) -> bool:
-        is_near = self._agreed < self._doubtful_until
-        return is_near and bool(self._last) and self._doubles_left > 0
+        if self._agreed >= self._doubtful_until or not self._last:
+            return False
+        return self._doubles_left > 0 and self._history.doubles < DOUBLES_EVER_MAX
 
     def _take_file(self) -> None:
         """Take the file's word for all that it has."""
@@ -265,7 +266,7 @@ class Transcript:
         # A slow disk holds up QEMU, too: one that spoke on has failed to write.
         self._history.bridge(self._end)
         self._agreed = self._end
-        self._in_file = self._on_line = b""
+        self._in_file = self._on_line = self._last = b""
         self._is_in_step = True
         self._alone_since = None
 

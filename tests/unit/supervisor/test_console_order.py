@@ -225,6 +225,46 @@ async def test_a_file_that_is_only_late_repeats_nothing(
     assert (tmp_path / "console.log").read_bytes() == b"late next"
 
 
+async def test_after_a_full_disk_nothing_is_taken_for_a_double(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
+        heard = transcript.Transcript(history)
+        heard.begin(0.0, is_silent=True)
+        text = b"x" * 5000 + b"\n"
+        file.write(text)
+        file.flush()
+        heard.hear(text, 0.0)
+        heard.hear(b"lost", 0.1)
+        heard.hear(b", too", 0.2 + transcript.FILE_LAG_S)
+        end = heard.end
+        file.write(b"\n")
+        file.flush()
+        heard.catch_up(1.0)
+        heard.settle(2.0)
+        assert heard.end == end + 1
+
+
+async def test_a_line_without_another_end_is_no_busy_loop(
+    console: Console, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    read = SerialLine.read
+
+    def count(line: SerialLine) -> bytes | None:
+        nonlocal reads
+        reads += 1
+        return read(line)
+
+    monkeypatch.setattr(SerialLine, "read", count)
+    os.close(guest._slave)
+    os.close(guest._master)
+    guest._master, guest._slave = os.openpty()
+    await asyncio.sleep(1)
+    assert 1 <= reads < 5
+    assert console._line is not None
+    assert not console._line.has_output
+
+
 async def test_what_is_said_when_a_full_disk_has_room_again_is_seen(
     console: Console, guest: Guest
 ) -> None:
