@@ -53,11 +53,12 @@ def direct(service: Service) -> Iterator[Line]:
 
     So both ways are measured on the same guest, and there is one reader at any time.
     """
-    links = (path.readlink() for path in Path(f"/proc/{service.pid}/fd").iterdir())
-    paths = [str(link) for link in links if link.is_relative_to("/dev/pts")]
-    if len(paths) != 1:
-        raise Failed(f"the service holds {len(paths)} serial lines, not one")
     with service.frozen():
+        # Looked at only now: while it runs it opens and closes files.
+        links = [path.readlink() for path in Path(f"/proc/{service.pid}/fd").iterdir()]
+        paths = [str(link) for link in links if link.is_relative_to("/dev/pts")]
+        if len(paths) != 1:
+            raise Failed(f"the service holds {len(paths)} serial lines, not one")
         line = Line(paths[0])
         try:
             yield line

@@ -34,8 +34,8 @@ from voidvm.domain.vm import Value
 from voidvm.domain.wording import explain
 from voidvm.errors import VoidVMError
 from voidvm.services.consoles import OpenConsole, Since
-from voidvm.supervisor.console import StatusNotice, ViewersNotice
 from voidvm.supervisor.history import Gap, Output
+from voidvm.supervisor.viewer import StatusNotice, ViewersNotice
 
 SUBPROTOCOL = "voidvm.console.v1"
 DELETED = 4410

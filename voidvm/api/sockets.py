@@ -74,6 +74,8 @@ class Socket:
         self._drained: asyncio.Future[None] | None = None
         self._is_reading = True
         self._is_lost = False
+        # Whether messages can still be sent.
+        self.is_open = True
         self._ended = asyncio.Event()
         # Whether it was cut off because its client took nothing.
         self.was_slow = False
@@ -84,11 +86,6 @@ class Socket:
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
 
     # What handlers use
-
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can still be sent."""
-        return not self._is_lost and self._protocol.state is State.OPEN
 
     async def receive(self) -> str | bytes:
         """The next message: text as str, binary as bytes. Raises `SocketClosed`."""
@@ -136,7 +133,7 @@ class Socket:
         """Send a binary message if there is room; False: nothing was sent."""
         if self._drained is not None or not self.is_open:
             return False
-        self._transport.write(frames.encode(Opcode.BINARY, data))
+        self._transport.write(frames.encode_binary(data))
         return True
 
     def limit_messages(self, max_bytes: int) -> None:
@@ -162,13 +159,14 @@ class Socket:
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        self._heard = self._loop.time()
         if not self._pending and not self._unfinished and not self._is_in_message and self.is_open:
             message = frames.lone_binary(data)
             if message is not None and self._is_taken_at_once(message):
+                self._heard = self._loop.time()
                 self._count(1)
                 self._steer_reading()
                 return
+        self._heard = self._loop.time()
         self._pending += data
         self._take_in()
 
@@ -226,6 +224,7 @@ class Socket:
     def connection_lost(self) -> None:
         """There is no connection any more."""
         self._is_lost = True
+        self.is_open = False
         for timer in (self._keepalive, self._rest, self._next_turn):
             if timer is not None:
                 timer.cancel()
@@ -260,6 +259,8 @@ class Socket:
         return is_idle and self.on_bytes is not None and self.on_bytes(message)
 
     def _flush(self) -> None:
+        """Note what the protocol is at, and send what it wants to say."""
+        self.is_open = not self._is_lost and self._protocol.state is State.OPEN
         for data in self._protocol.data_to_send():
             if self._transport.is_closing():
                 return

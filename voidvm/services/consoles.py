@@ -15,10 +15,11 @@ from voidvm.errors import VmNotRunning
 from voidvm.security.tickets import TicketBox
 from voidvm.services.accounts import Accounts
 from voidvm.services.vms import Vms
-from voidvm.supervisor.console import Console, Viewer
+from voidvm.supervisor.console import Console
 from voidvm.supervisor.fleet import Fleet
 from voidvm.supervisor.history import Gap, Output
 from voidvm.supervisor.machine import Machine
+from voidvm.supervisor.viewer import Viewer
 
 DEFAULT_HISTORY_BYTES = 65_536
 
@@ -31,6 +32,8 @@ class OpenConsole:
     def __init__(self, machine: Machine, viewer: Viewer) -> None:
         self._machine = machine
         self._console: Console = machine.console
+        # Types on the line if that needs no waiting; False: nothing was typed.
+        self.type_now = self._console.type_now
         self.viewer = viewer
 
     @property
@@ -47,10 +50,6 @@ class OpenConsole:
     def viewers(self) -> int:
         """How many watch now."""
         return self._console.viewers
-
-    def type_now(self, data: bytes) -> bool:
-        """Type on the line if that needs no waiting; False: nothing was typed."""
-        return self._console.type_now(data)
 
     async def type(self, data: bytes) -> None:
         """Type on the line; waits while the guest takes nothing."""

@@ -22,7 +22,8 @@ from voidvm.domain.console import ConsoleMode
 from voidvm.domain.states import VmStatus
 from voidvm.hypervisor.serial import SerialLine
 from voidvm.supervisor.history import Gap, History, Output
-from voidvm.supervisor.transcript import CHUNK_BYTES, QUIET_S, Transcript
+from voidvm.supervisor.transcript import QUIET_S, Transcript
+from voidvm.supervisor.viewer import Viewer
 from voidvm.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ INPUT_MAX_BYTES = 65_536
 # So: any read is passed on at once until more than this many fall into one window.
 FLOOD_READS = 48
 FLOOD_WINDOW_S = 0.02
-FLOOD_PAUSE_S = 0.004
+FLOOD_PAUSE_S = 0.008
 # Looks at a file that alone can tell what comes next; each waits twice as long as the last.
 FIRST_LOOK_S = 0.001
 # Looks at a file whose line may be silent: QEMU takes up to a second to see it open, and says
@@ -40,84 +41,11 @@ FIRST_LOOK_S = 0.001
 WATCHFUL_S, WATCHFUL_EVERY_S, EVERY_S = 5.0, 0.5, 4.0
 
 
-class StatusNotice(Struct, frozen=True):
-    """The VM's status changed."""
-
-    status: VmStatus
-
-
-class ViewersNotice(Struct, frozen=True):
-    """Somebody came or went."""
-
-    count: int
-
-
 class Records(Struct, frozen=True, kw_only=True):
     """What is kept of a run beside its status: so much of its console, and figures."""
 
     console_bytes: Callable[[], int]
     telemetry: Telemetry
-
-
-Seen = Output | Gap | StatusNotice | ViewersNotice
-
-
-class Viewer:
-    """One reader of a console: a place in its history and the news it has not seen.
-
-    While somebody waits in `next`, output goes to `sink` instead, if there is one and it takes
-    it: an echo is on its way without waking a task.
-    """
-
-    def __init__(self, console: Console, *, offset: int, mode: ConsoleMode) -> None:
-        self.mode = mode
-        self.offset = offset
-        self.sink: Callable[[bytes], bool] | None = None
-        self._console = console
-        self._status: VmStatus | None = None
-        self._count: int | None = None
-        self._waiting: asyncio.Future[None] | None = None
-
-    async def next(self) -> Seen:
-        """What comes next for this viewer; waits until there is something."""
-        while True:
-            if self._status is not None:
-                status, self._status = self._status, None
-                return StatusNotice(status)
-            if self._count is not None:
-                count, self._count = self._count, None
-                return ViewersNotice(count)
-            found = self._console.read(self.offset)
-            if found is not None:
-                self.offset = found.end
-                return found
-            self._waiting = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiting
-            finally:
-                self._waiting = None
-
-    def wake(self) -> None:
-        """Look again: there may be something."""
-        if self._waiting is None or self._waiting.done():
-            return
-        if self.sink is not None and self._status is None and self._count is None:
-            found = self._console.read(self.offset)
-            if isinstance(found, Output) and self.sink(found.data):
-                self.offset = found.end
-                if found.end == self._console.end:
-                    return
-        self._waiting.set_result(None)
-
-    def tell_status(self, status: VmStatus) -> None:
-        """The newest status; an older one that was not seen yet is of no use any more."""
-        self._status = status
-        self.wake()
-
-    def tell_count(self, count: int) -> None:
-        """The newest number of viewers."""
-        self._count = count
-        self.wake()
 
 
 class Console:
@@ -164,14 +92,14 @@ class Console:
         """The last bytes, at most `size`."""
         return self._history.tail(size)
 
-    def read(self, offset: int, *, limit: int = CHUNK_BYTES) -> Output | Gap | None:
+    def read(self, offset: int, *, limit: int) -> Output | Gap | None:
         """What stands at `offset`, None when nothing has come yet."""
         return self._transcript.read(offset, limit=limit)
 
     @asynccontextmanager
     async def viewing(self, *, offset: int, mode: ConsoleMode) -> AsyncIterator[Viewer]:
         """A viewer from `offset` on, for as long as the block lasts."""
-        viewer = Viewer(self, offset=max(0, min(offset, self.end)), mode=mode)
+        viewer = Viewer(self._transcript, offset=max(0, min(offset, self.end)), mode=mode)
         self._viewers.add(viewer)
         self._tell_count(but=viewer)
         self._catch_up()
@@ -189,8 +117,9 @@ class Console:
             return False
         if line is None:
             return True
+        taken = line.write(data)
         self._traffic.input_bytes += len(data)
-        if (taken := line.write(data)) < len(data):
+        if taken < len(data):
             self._input.append(data[taken:])
             self._input_bytes += len(data) - taken
             line.when_writable(self._flush_input)
@@ -272,32 +201,40 @@ class Console:
         if line is None:
             return
         data = line.read()
-        if data is None:
-            # QEMU has closed its end; the machine will see it exit and detach.
-            line.pause()
-            self._catch_up(is_line_lost=True)
+        if not data:
+            if line.is_hung_up:
+                # QEMU has closed its end; the machine will see it exit and detach.
+                line.pause()
+                self._catch_up(is_line_lost=True)
             return
+        now, end = self._loop.time(), self._transcript.end
+        if self._transcript.hear(data, now):
+            for viewer in self._viewers:
+                viewer.offer(end, data)
+        else:
+            if self._transcript.compare(now):
+                self._wake()
+            self._look_soon()
         self._traffic.output_bytes += len(data)
-        if self._transcript.hear(data, self._loop.time()):
-            self._wake()
-        self._slow_down_in_flood(line)
-        self._look_soon()
+        self._slow_down_in_flood(line, now)
 
-    def _slow_down_in_flood(self, line: SerialLine) -> None:
-        now = self._loop.time()
+    def _slow_down_in_flood(self, line: SerialLine, now: float) -> None:
         if now - self._window_start > FLOOD_WINDOW_S:
             self._window_start, self._window_reads = now, 0
         self._window_reads += 1
         if self._window_reads > FLOOD_READS:
             line.pause()
-            # Stay in the flood's rhythm: a few reads left before the next pause.
-            self._window_start, self._window_reads = now + FLOOD_PAUSE_S, FLOOD_READS - 1
+            # Stay in the flood's rhythm: if it goes on then, the next read is followed by a pause.
+            self._window_start, self._window_reads = now + FLOOD_PAUSE_S, FLOOD_READS
             self._resume = self._loop.call_later(FLOOD_PAUSE_S, self._go_on, line)
 
     def _go_on(self, line: SerialLine) -> None:
         self._resume = None
-        line.resume()
-        self._look_soon()
+        # In a flood nobody need tell us that there is more: that takes eight calls of the system.
+        self._on_readable()
+        if self._resume is None:
+            line.resume()
+            self._look_soon()
 
     def _catch_up(self, *, is_line_lost: bool = False) -> bool:
         """Pass on what the file has more than it had, and tell whether there was anything."""

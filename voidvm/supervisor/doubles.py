@@ -26,6 +26,8 @@ class Doubles:
     def __init__(self, path: Path, *, size: int) -> None:
         """`size`: the file's; notes about places behind it are of another file."""
         self._path = path
+        # How many there are.
+        self.count = 0
         self._places: list[int] = []
         # The offsets of the bytes behind them.
         self._offsets: list[int] = []
@@ -35,11 +37,6 @@ class Doubles:
                 self._take(place)
         if len(noted) > self.count:
             self._write(self._places, os.O_TRUNC)
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._places)
 
     def add(self, place: int) -> None:
         """Note a place, which lies behind all others, for this process and for the next."""
@@ -70,6 +67,7 @@ class Doubles:
     def _take(self, place: int) -> None:
         self._offsets.append(place - len(self._places))
         self._places.append(place)
+        self.count += 1
 
 
 def _read(path: Path) -> list[int]:

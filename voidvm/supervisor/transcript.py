@@ -21,8 +21,11 @@ FILE_LAG_S = 0.25
 MANY_BYTES, DOUBTFUL_BYTES = 4095, 32_768
 # QEMU tries again four times at most. One in hostile hands shall not fill the disk with notes.
 DOUBLES_MAX, DOUBLES_EVER_MAX = 4, 4096
+# So many are passed on before the file is looked at.
+UNCOMPARED_BYTES = 2048
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
+SEARCH_EVERY_S = 0.1
 
 
 class Transcript:
@@ -49,11 +52,12 @@ class Transcript:
         # the file twice, and how many may be.
         self._last = b""
         self._doubtful_until = self._doubles_left = 0
-        # How far the file's word was passed on. Out of step: what the line has said last, and how
-        # many bytes more than the file.
+        # How far the file's word was passed on. Out of step: what the line has said last, how many
+        # bytes more than the file, and when that is looked for there.
         self._believed = 0
         self._said = b""
         self._surplus = 0
+        self._search_at = 0.0
         # The newest bytes, among them all that the file lacks.
         self._latest = Output(self._end, b"")
         self._spoke_at = self._grew_at = 0.0
@@ -76,7 +80,7 @@ class Transcript:
         """How far the file was read."""
         return self._agreed + len(self._in_file)
 
-    def read(self, offset: int, *, limit: int) -> Output | Gap | None:
+    def read(self, offset: int, *, limit: int = CHUNK_BYTES) -> Output | Gap | None:
         """What stands at `offset`, None when nothing has come yet."""
         if offset >= self._end:
             return None
@@ -108,19 +112,36 @@ class Transcript:
         self._alone_since = None
 
     def hear(self, data: bytes, now: float) -> bool:
-        """The line has spoken; whether there is more to pass on."""
-        before = self._end
+        """The line has spoken; whether just that is to be passed on at once. If not: `compare`.
+
+        A line that was heard since it was opened loses nothing, unless it is full. So what it says
+        need not wait for a look at the file, and nor does the client that a key's echo has woken:
+        it often has its turn when ours ends.
+        """
         self._spoke_at = now
-        if self._is_in_step:
-            self._on_line += data
-            self._doubt(len(data))
-        else:
-            self._surplus += len(data)
-        self.catch_up(now)
         if not self._is_in_step:
-            self._find_step(data)
-        else:
-            self._extend(data, self._agreed + len(self._on_line))
+            self._said = (self._said + data)[-TELLING_BYTES:]
+            self._surplus += len(data)
+            return False
+        self._on_line += data
+        if len(data) >= MANY_BYTES:
+            self._doubt(len(data))
+        if not self._last or self._in_file or self._agreed < self._doubtful_until:
+            return False
+        end = self._agreed + len(self._on_line)
+        if self._end != end - len(data) or len(self._on_line) >= UNCOMPARED_BYTES:
+            return False
+        self._latest, self._end = Output(self._agreed, self._on_line), end
+        return True
+
+    def compare(self, now: float) -> bool:
+        """Compare what was heard with the file; whether there is more to pass on."""
+        before, heard = self._end, self._on_line
+        self.catch_up(now)
+        if self._is_in_step:
+            self._extend(heard, self._agreed + len(self._on_line))
+        elif now >= self._search_at:
+            self._find_step(now)
         if not (self._on_line if self._is_in_step else self._surplus > 0):
             self._alone_since = None
         elif len(self._on_line) > CHUNK_BYTES:
@@ -227,14 +248,17 @@ class Transcript:
         else:
             self._history.step_over(self._agreed)
 
-    def _find_step(self, data: bytes) -> None:
+    def _find_step(self, now: float) -> None:
         """Find the line's place in the midst of output, by what it says."""
-        self._said = (self._said + data)[-TELLING_BYTES:]
         if len(self._said) < TELLING_BYTES:
             return
         filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
         start = filed.find(self._said)
-        if start < 0 or filed.find(self._said, start + 1) >= 0:
+        if start < 0:
+            return
+        if filed.find(self._said, start + 1) >= 0:
+            # It says the same over and over, and may for long: a search takes half a millisecond.
+            self._search_at = now + SEARCH_EVERY_S
             return
         self._in_file = filed[start + TELLING_BYTES :]
         self._agreed -= len(self._in_file)
@@ -242,10 +266,9 @@ class Transcript:
         self._is_in_step = True
 
     def _doubt(self, waiting: int) -> None:
-        """Note that so many bytes wait, or have waited, on the line."""
-        if waiting >= MANY_BYTES:
-            self._doubtful_until = self._agreed + waiting + DOUBTFUL_BYTES
-            self._doubles_left = DOUBLES_MAX
+        """Note that so many bytes have waited on the line: it may have been full."""
+        self._doubtful_until = self._agreed + waiting + DOUBTFUL_BYTES
+        self._doubles_left = DOUBLES_MAX
 
     @property
     def _is_doubtful(self) -> bool:

@@ -14,8 +14,9 @@ import pytest
 from tests.support.consoles import records
 from voidvm.hypervisor.serial import SerialLine, open_line
 from voidvm.supervisor import transcript
-from voidvm.supervisor.console import Console, Viewer
+from voidvm.supervisor.console import Console
 from voidvm.supervisor.history import Gap, History, Output
+from voidvm.supervisor.viewer import Viewer
 
 
 class Guest:
@@ -54,6 +55,12 @@ async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
     yield made
     await made.close()
     guest.close()
+
+
+def say(heard: transcript.Transcript, data: bytes, now: float) -> None:
+    """The line says `data`, and the file has what it has."""
+    heard.hear(data, now)
+    heard.compare(now)
 
 
 async def taken(viewer: Viewer, size: int) -> bytes:
@@ -233,9 +240,9 @@ async def test_after_a_full_disk_nothing_is_taken_for_a_double(tmp_path: Path) -
         text = b"x" * 5000 + b"\n"
         file.write(text)
         file.flush()
-        heard.hear(text, 0.0)
-        heard.hear(b"lost", 0.1)
-        heard.hear(b", too", 0.2 + transcript.FILE_LAG_S)
+        say(heard, text, 0.0)
+        say(heard, b"lost", 0.1)
+        say(heard, b", too", 0.2 + transcript.FILE_LAG_S)
         end = heard.end
         file.write(b"\n")
         file.flush()
@@ -250,7 +257,7 @@ async def test_a_line_without_another_end_is_no_busy_loop(
     reads = 0
     read = SerialLine.read
 
-    def count(line: SerialLine) -> bytes | None:
+    def count(line: SerialLine) -> bytes:
         nonlocal reads
         reads += 1
         return read(line)
@@ -312,7 +319,7 @@ async def test_a_file_that_is_far_behind_is_given_up(tmp_path: Path) -> None:
         for turn in range(60):
             file.write(b"a")
             file.flush()
-            heard.hear(b"a" * 20_000, turn * 0.004)
+            say(heard, b"a" * 20_000, turn * 0.004)
             assert len(heard._on_line) <= transcript.CHUNK_BYTES
 
 
@@ -338,15 +345,21 @@ async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
             return room
 
         viewer.sink = sink
+        guest.say(b"first ")
+        guest.file(b"first ")
+        assert await taken(viewer, 6) == b"first "
         waiting = asyncio.ensure_future(viewer.next())
         await asyncio.sleep(0)
-        guest.say(b"short way")
-        guest.file(b"short way")
-        await asyncio.sleep(0.05)
-        assert sunk == [b"short way"]
+        for word in (b"short ", b"way "):
+            guest.say(word)
+            await asyncio.sleep(0.05)
+        assert sunk == [b"short ", b"way "]
         assert not waiting.done()
+        # What nobody has compared yet is there for whoever comes later.
+        assert console.read(8, limit=9) == Output(8, b"ort way ")
+        guest.file(b"short way ")
         room = False
         guest.say(b"long way")
         guest.file(b"long way")
-        assert await waiting == Output(9, b"long way")
-        assert sunk == [b"short way"]
+        assert await waiting == Output(16, b"long way")
+        assert sunk == [b"short ", b"way "]

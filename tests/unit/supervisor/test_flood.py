@@ -16,6 +16,7 @@ from voidvm.hypervisor.serial import open_line
 from voidvm.supervisor import console as module
 from voidvm.supervisor.console import Console
 from voidvm.supervisor.transcript import CHUNK_BYTES
+from voidvm.supervisor.viewer import StatusNotice, ViewersNotice
 
 
 class Guest:
@@ -175,7 +176,7 @@ async def test_only_the_newest_notices_are_kept(console: Console) -> None:
     async with console.viewing(offset=0, mode="read") as viewer:
         for status in (VmStatus.STARTING, VmStatus.RUNNING, VmStatus.PAUSED):
             console.tell_status(status)
-        assert await viewer.next() == module.StatusNotice(VmStatus.PAUSED)
+        assert await viewer.next() == StatusNotice(VmStatus.PAUSED)
         async with console.viewing(offset=0, mode="read"):
             pass
-        assert await viewer.next() == module.ViewersNotice(1)
+        assert await viewer.next() == ViewersNotice(1)

@@ -33,8 +33,8 @@ from voidvm.domain.states import WITH_PROCESS
 from voidvm.domain.vm import VmRecord
 from voidvm.services.consoles import Consoles, OpenConsole
 from voidvm.services.vms import Vms
-from voidvm.supervisor.console import StatusNotice
 from voidvm.supervisor.history import Gap, Output
+from voidvm.supervisor.viewer import StatusNotice
 
 TERMINALS_MAX: Final = 16
 # What a guest that does not read leaves waiting here, beside what its console holds.
