@@ -83,6 +83,26 @@ def test_a_deletion_of_which_nothing_was_recorded_is_finished_by_the_next_servic
     assert api.ok("GET", f"/vms/{kept}")["status"] == "stopped"
 
 
+def test_a_start_that_cannot_be_recorded_leaves_nothing_that_runs(
+    own: LocalService, forget_errors: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voidvm.supervisor.state.RETRY_S", 0.05)
+    own.start()
+    api = own.api()
+    vm = api.create("one")["id"]
+    with mock.patch.object(VmStore, "set_status", mock.AsyncMock(side_effect=NoSpace())):
+        api.refused("POST", f"/vms/{vm}/start", "NO_SPACE")
+        assert own.host is not None
+        assert own.host.alive() == {}
+    forget_errors()
+    eventually(lambda: api.ok("GET", f"/vms/{vm}")["status"] == "stopped")
+    own.stop()
+    own.start()
+    # It is wanted no more: what has become of it since is what stays.
+    assert own.api().ok("GET", f"/vms/{vm}")["status"] == "stopped"
+    assert own.host.alive() == {}
+
+
 def test_a_vm_that_was_being_made_does_not_come_back(
     own: LocalService, forget_errors: Callable[[], None]
 ) -> None:

@@ -311,10 +311,16 @@ def test_who_acts_on_a_state_before_it_is_on_record_is_not_refused(
     record = VmStore.set_status
 
     async def record_slowly(
-        store: VmStore, vm_id: str, to: VmStatus, reason: str | None, *, run: Run | None
+        store: VmStore,
+        vm_id: str,
+        to: VmStatus,
+        reason: str | None,
+        *,
+        run: Run | None,
+        is_wanted: bool,
     ) -> None:
         await asyncio.sleep(0.5)
-        await record(store, vm_id, to, reason, run=run)
+        await record(store, vm_id, to, reason, run=run, is_wanted=is_wanted)
 
     monkeypatch.setattr(VmStore, "set_status", record_slowly)
     with ThreadPoolExecutor(1) as pool:

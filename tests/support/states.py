@@ -12,7 +12,7 @@ class NoJournal:
     """Keeps nothing."""
 
     async def record(
-        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
+        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None, *, is_wanted: bool
     ) -> None:
         """Nothing is done."""
 

@@ -16,6 +16,8 @@ def pending_changes(record: VmRecord) -> dict[str, object]:
     if record.run is None or record.status not in WITH_PROCESS:
         return {}
     wanted, running = record.hardware, record.run.hardware
+    if wanted == running:
+        return {}
     return {
         field.encode_name: msgspec.to_builtins(getattr(wanted, field.name))
         for field in msgspec.structs.fields(Hardware)

@@ -54,7 +54,7 @@ def boot_id() -> str:
 def start_ticks(pid: int) -> int:
     """When the process started, in clock ticks since the host's boot (proc(5), field 22)."""
     try:
-        text = (PROC / str(pid) / "stat").read_text()
+        text = (PROC / str(pid) / "stat").read_bytes().decode(errors="replace")
     except OSError as error:
         raise ProcessGone(f"no process {pid}") from error
     # The command name may hold anything, so count from its closing parenthesis.

@@ -13,7 +13,6 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
@@ -65,6 +64,7 @@ class Events:
         self._news = asyncio.Event()
         self._is_stopping = False
         self._teller: asyncio.Task[None] | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._waiting: set[asyncio.Future[None]] = set()
 
     # Life
@@ -74,12 +74,15 @@ class Events:
         self.epoch = await self._store.epoch()
         self.told = (await self._store.bounds()).newest
         self._store.database.on_commit = self._news.set
+        self._look()
         self._teller = asyncio.create_task(self._tell(), name="events")
 
     async def close(self) -> None:
         """Tell the last ones, then nothing more; who still listens is told that."""
         self._is_stopping = True
         self._news.set()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._teller is not None:
             await self._teller
         self._wake()
@@ -240,9 +243,11 @@ class Events:
                 log.exception("cannot read events")
             if is_last:
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._news.wait()
+            await self._news.wait()
+
+    def _look(self) -> None:
+        self._news.set()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     async def _tell_new(self) -> None:
         while found := await self._store.since(self.told, limit=CHUNK):

@@ -14,7 +14,7 @@ class StoredJournal:
         self._vms = vms
 
     async def record(
-        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
+        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None, *, is_wanted: bool
     ) -> None:
-        """Keep the newest state of a VM."""
-        await self._vms.set_status(vm_id, status, reason, run=run)
+        """Keep the newest state of a VM, and that it shall run if it `is_wanted`."""
+        await self._vms.set_status(vm_id, status, reason, run=run, is_wanted=is_wanted)

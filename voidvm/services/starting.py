@@ -52,13 +52,7 @@ class Starting:
             raise VmAlreadyRunning(vm=record.name, details=machine.status)
         stored = await self._store.get(record.id) or record
         guest, endpoints = await self._guests.build(principal, stored)
-        # Written while QEMU gets ready; the machine waits for it before the guest runs.
-        await machine.start(
-            guest,
-            hardware=stored.hardware,
-            endpoints=endpoints,
-            note=lambda: self._store.set_wanted(record.id, "running"),
-        )
+        await machine.start(guest, hardware=stored.hardware, endpoints=endpoints)
         return stored
 
     async def start_by_itself(self, vm_id: str, *, is_due: Callable[[VmRecord], bool]) -> bool:

@@ -173,12 +173,19 @@ class VmStore:
         return await self._database.write(work)
 
     async def set_status(
-        self, vm_id: str, status: VmStatus, reason: str | None, *, run: Run | None
+        self,
+        vm_id: str,
+        status: VmStatus,
+        reason: str | None,
+        *,
+        run: Run | None,
+        is_wanted: bool = False,
     ) -> None:
-        """Note what the supervisor saw."""
+        """Note what the supervisor saw, and that the VM shall run if it `is_wanted`."""
         await self._database.execute(
-            "UPDATE vms SET status = ?, status_reason = ?, run = ? WHERE id = ?",
-            (status, reason, vm_run(run), vm_id),
+            "UPDATE vms SET status = ?, status_reason = ?, run = ?, wanted = iif(?, 'running', "
+            "wanted) WHERE id = ?",
+            (status, reason, vm_run(run), is_wanted, vm_id),
         )
 
     async def set_wanted(self, vm_id: str, wanted: Literal["running", "stopped"]) -> None:

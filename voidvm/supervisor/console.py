@@ -289,6 +289,7 @@ class Console:
                 self._watchful_until = now + WATCHFUL_S
             self._settle()
             self._look_soon()
+            self._cap()
             every_s = WATCHFUL_EVERY_S if now < self._watchful_until else EVERY_S
             self._timer = self._loop.call_later(every_s, self._look_regularly)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,22 +153,14 @@ class Machine:
 
     # Actions
 
-    async def start(
-        self,
-        guest: Guest,
-        *,
-        hardware: Hardware,
-        endpoints: list[Endpoint],
-        note: Callable[[], Awaitable[None]],
-    ) -> None:
+    async def start(self, guest: Guest, *, hardware: Hardware, endpoints: list[Endpoint]) -> None:
         """Spawn QEMU and return when the guest's CPUs run.
 
-        They do not before it is on record that they shall: `note` and our own state are written
-        while QEMU gets ready. A service that dies earlier leaves a QEMU that has run nothing,
-        which the next one ends.
+        They do not before it is on record that they shall, which is written while QEMU gets ready.
+        A service that dies earlier leaves a QEMU that has run nothing, which the next one ends.
 
-        Raises `VmStartFailed` with what QEMU said, or what `note` raises; then no process is
-        left.
+        Raises `VmStartFailed` with what QEMU said, or what kept it from the record; then no process
+        is left.
         """
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
@@ -189,12 +181,10 @@ class Machine:
         except asyncio.CancelledError:
             self.state.set(VmStatus.STOPPED, "host-request")
             raise
-        self._note_process(process, started_at=datetime.now(UTC))
+        self._note_process(process, started_at=datetime.now(UTC), is_wanted=True)
         self._hold.watch(process)
         try:
-            # In this order: a VM that shall run without a record of its run has none to be told of.
-            await self.state.recorded()
-            await note()
+            await self.state.secured()
             await self._hold.begin(timeout_s=GREETING_S)
         except (MonitorError, OSError, VmUnresponsive, CommandFailed, VmNotRunning) as error:
             said = await self._end_failed_start(process)
@@ -206,7 +196,13 @@ class Machine:
             raise
         # That it runs is written soon; whoever finds this QEMU again would see it, too.
 
-    def _note_process(self, process: QemuProcess, *, started_at: datetime | None = None) -> None:
+    def _note_process(
+        self,
+        process: QemuProcess,
+        *,
+        started_at: datetime | None = None,
+        is_wanted: bool = False,
+    ) -> None:
         if (run := self.state.run) is not None:
             self.state.note(
                 msgspec.structs.replace(
@@ -214,7 +210,8 @@ class Machine:
                     pid=process.pid,
                     pid_start=process.ticks,
                     started_at=started_at or run.started_at,
-                )
+                ),
+                is_wanted=is_wanted,
             )
 
     async def _end_failed_start(self, process: QemuProcess) -> str:

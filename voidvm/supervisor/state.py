@@ -22,15 +22,16 @@ class Journal(Protocol):
     """Where the newest state of each VM is kept, and what happened on the way to it."""
 
     async def record(
-        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
+        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None, *, is_wanted: bool
     ) -> None:
-        """Keep the newest state of a VM."""
+        """Keep the newest state of a VM, and that it shall run if it `is_wanted`."""
 
 
 class _Seen(NamedTuple):
     status: VmStatus
     reason: str | None
     run: Run | None
+    is_wanted: bool
 
 
 class VmState:
@@ -61,6 +62,7 @@ class VmState:
         # Oldest first; of a storm of changes only the newest are written down.
         self._unwritten: deque[_Seen] = deque(maxlen=UNWRITTEN)
         self._writer: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
         self._later: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
 
@@ -89,14 +91,20 @@ class VmState:
         self._record(patience_s)
         self._bus.publish(VmStatusChanged(vm_id=self.vm_id, status=status, reason=reason))
 
-    def note(self, run: Run) -> None:
-        """Note what is known of the present run."""
+    def note(self, run: Run, *, is_wanted: bool = False) -> None:
+        """Note what is known of the present run, and that it is wanted."""
         self.run = run
-        self._record()
+        self._record(is_wanted=is_wanted)
 
     async def changed(self) -> None:
         """Wait for the next change."""
         await self._changed.wait()
+
+    async def secured(self) -> None:
+        """Wait until the newest state is written down. Raises what its journal raises."""
+        await self.recorded()
+        if self._unwritten and self._failure is not None:
+            raise self._failure
 
     async def recorded(self) -> None:
         """Wait until the newest state is written down, or was tried to."""
@@ -111,11 +119,11 @@ class VmState:
         if self._retry is not None:
             self._retry.cancel()
 
-    def _record(self, patience_s: float = 0.0) -> None:
+    def _record(self, patience_s: float = 0.0, *, is_wanted: bool = False) -> None:
         """Have the present state written down, after those before it that are not yet."""
         if self._unwritten and self._is_the_last_one():
-            self._unwritten.pop()
-        self._unwritten.append(_Seen(self._status, self._reason, self.run))
+            is_wanted |= self._unwritten.pop().is_wanted
+        self._unwritten.append(_Seen(self._status, self._reason, self.run, is_wanted))
         for timer in (self._later, self._retry):
             if timer is not None:
                 timer.cancel()
@@ -136,11 +144,15 @@ class VmState:
         try:
             while self._unwritten:
                 seen = self._unwritten.popleft()
-                await self._journal.record(self.vm_id, seen.status, seen.reason, seen.run)
-        except Exception:
-            # The VM goes on, and a disk that is full now has room again one day.
+                await self._journal.record(
+                    self.vm_id, seen.status, seen.reason, seen.run, is_wanted=seen.is_wanted
+                )
+        except Exception as error:
+            # The VM goes on, and a disk that is full now has room again one day. Who wanted it to
+            # run was told that it does not.
+            self._failure = error
             if len(self._unwritten) < UNWRITTEN:
-                self._unwritten.appendleft(seen)
+                self._unwritten.appendleft(seen._replace(is_wanted=False))
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:

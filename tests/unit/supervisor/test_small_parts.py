@@ -14,7 +14,7 @@ from tests.support.waiting import until
 from voidvm.bus import Bus, News, VmStatusChanged
 from voidvm.domain.incident import Incident, QmpEvent
 from voidvm.domain.states import MoveRefused, VmStatus
-from voidvm.domain.vm import Run
+from voidvm.domain.vm import Hardware, Run
 from voidvm.errors import PortInUse
 from voidvm.hypervisor.process import Exit
 from voidvm.supervisor import incidents, ports
@@ -142,20 +142,26 @@ def test_an_incident_that_cannot_be_kept_harms_nobody(
 # The status
 
 
+RUN = Run(boot_id="b", accel="tcg", hardware=Hardware(cpu=1, memory=64))
+
+
 class SlowJournal:
     """Keeps what is recorded, a moment late; may fail."""
 
     def __init__(self) -> None:
         self.records: list[VmStatus] = []
+        self.wanted: list[VmStatus] = []
         self.fails = False
 
     async def record(
-        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None
+        self, vm_id: str, status: VmStatus, reason: str | None, run: Run | None, *, is_wanted: bool
     ) -> None:
         await asyncio.sleep(0.005)
         if self.fails:
             raise OSError("disk full")
         self.records.append(status)
+        if is_wanted:
+            self.wanted.append(status)
 
 
 def new_state(journal: SlowJournal, bus: Bus) -> VmState:
@@ -226,6 +232,36 @@ async def test_a_move_that_the_table_lacks_changes_nothing() -> None:
     with pytest.raises(MoveRefused):
         state.set(VmStatus.RUNNING)
     assert state.status is VmStatus.STOPPED
+
+
+async def test_that_a_run_is_wanted_is_recorded_with_it() -> None:
+    journal = SlowJournal()
+    state = new_state(journal, Bus())
+    state.set(VmStatus.STARTING, patience_s=5)
+    state.note(RUN, is_wanted=True)
+    state.note(RUN)
+    await state.secured()
+    state.set(VmStatus.RUNNING)
+    await state.secured()
+    assert journal.records == [VmStatus.STARTING, VmStatus.RUNNING]
+    assert journal.wanted == [VmStatus.STARTING]
+
+
+async def test_a_start_that_could_not_be_recorded_is_told_and_no_longer_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("voidvm.supervisor.state.RETRY_S", 0.01)
+    journal = SlowJournal()
+    journal.fails = True
+    state = new_state(journal, Bus())
+    state.set(VmStatus.STARTING)
+    state.note(RUN, is_wanted=True)
+    with pytest.raises(OSError, match="disk full"):
+        await state.secured()
+    journal.fails = False
+    await until(lambda: VmStatus.STARTING in journal.records)
+    await state.secured()
+    assert journal.wanted == []
 
 
 async def test_what_a_journal_did_not_take_is_recorded_later(
