@@ -247,7 +247,7 @@ async def test_that_a_run_is_wanted_is_recorded_with_it() -> None:
     assert journal.wanted == [VmStatus.STARTING]
 
 
-async def test_a_start_that_could_not_be_recorded_is_told_and_no_longer_wanted(
+async def test_what_a_journal_did_not_take_is_told_and_recorded_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("voidvm.supervisor.state.RETRY_S", 0.01)
@@ -259,22 +259,10 @@ async def test_a_start_that_could_not_be_recorded_is_told_and_no_longer_wanted(
     with pytest.raises(OSError, match="disk full"):
         await state.secured()
     journal.fails = False
-    await until(lambda: VmStatus.STARTING in journal.records)
-    await state.secured()
-    assert journal.wanted == []
-
-
-async def test_what_a_journal_did_not_take_is_recorded_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("voidvm.supervisor.state.RETRY_S", 0.01)
-    journal = SlowJournal()
-    journal.fails = True
-    state = new_state(journal, Bus())
-    state.set(VmStatus.STARTING)
-    await state.recorded()
-    journal.fails = False
     await until(lambda: journal.records == [VmStatus.STARTING])
+    # Who wanted it to run was told that it does not.
+    assert journal.wanted == []
+    await state.secured()
     await state.close()
 
 
