@@ -17,7 +17,6 @@ except ImportError:  # pragma: no cover - a wheel without compiled code
 
 _FIN, _MASK = 0x80, 0x80
 _LONE_BINARY = _FIN | Opcode.BINARY
-_SHORT_BINARY = [bytes((_LONE_BINARY, size)) for size in range(126)]
 
 
 def encode(opcode: Opcode, data: bytes) -> bytes:
@@ -28,12 +27,6 @@ def encode(opcode: Opcode, data: bytes) -> bytes:
     if size < 65_536:
         return struct.pack("!BBH", _FIN | opcode, 126, size) + data
     return struct.pack("!BBQ", _FIN | opcode, 127, size) + data
-
-
-def encode_binary(data: bytes) -> bytes:
-    """A binary message of the server, as `encode` makes it."""
-    size = len(data)
-    return _SHORT_BINARY[size] + data if size < 126 else encode(Opcode.BINARY, data)
 
 
 def lone_binary(data: bytes) -> bytes | None:

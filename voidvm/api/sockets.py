@@ -133,7 +133,7 @@ class Socket:
         """Send a binary message if there is room; False: nothing was sent."""
         if self._drained is not None or not self.is_open:
             return False
-        self._transport.write(frames.encode_binary(data))
+        self._transport.write(frames.encode(Opcode.BINARY, data))
         return True
 
     def limit_messages(self, max_bytes: int) -> None:
@@ -148,7 +148,7 @@ class Socket:
         """Say goodbye and hang up; safe to call twice, never waits."""
         if self._is_lost:
             return
-        if self._protocol.state is State.OPEN:
+        if self.is_open:
             self._protocol.send_close(code, reason)
             self._flush()
             # The peer's own close frame ends the connection; it has this long for it.
@@ -162,6 +162,7 @@ class Socket:
         if not self._pending and not self._unfinished and not self._is_in_message and self.is_open:
             message = frames.lone_binary(data)
             if message is not None and self._is_taken_at_once(message):
+                # Only now: the guest answers meanwhile.
                 self._heard = self._loop.time()
                 self._count(1)
                 self._steer_reading()
@@ -187,7 +188,7 @@ class Socket:
             self._flush()
             seen += len(events)
             self._count(len(events))
-        if self._protocol.state is not State.OPEN:
+        if not self.is_open:
             self._wake()
         self._steer_reading()
 

@@ -87,7 +87,7 @@ class SerialLine:
 
     def resume(self) -> None:
         """Call `on_readable` again."""
-        if not self._is_watched and not self._is_closed and not self.is_hung_up:
+        if not self._is_watched and not self._is_closed:
             self._is_watched = True
             self._loop.add_reader(self._fd, self._on_readable)
 

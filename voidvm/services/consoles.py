@@ -32,8 +32,6 @@ class OpenConsole:
     def __init__(self, machine: Machine, viewer: Viewer) -> None:
         self._machine = machine
         self._console: Console = machine.console
-        # Types on the line if that needs no waiting; False: nothing was typed.
-        self.type_now = self._console.type_now
         self.viewer = viewer
 
     @property
@@ -50,6 +48,10 @@ class OpenConsole:
     def viewers(self) -> int:
         """How many watch now."""
         return self._console.viewers
+
+    def type_now(self, data: bytes) -> bool:
+        """Type on the line if that needs no waiting; False: nothing was typed."""
+        return self._console.type_now(data)
 
     async def type(self, data: bytes) -> None:
         """Type on the line; waits while the guest takes nothing."""

@@ -22,7 +22,7 @@ from voidvm.domain.console import ConsoleMode
 from voidvm.domain.states import VmStatus
 from voidvm.hypervisor.serial import SerialLine
 from voidvm.supervisor.history import Gap, History, Output
-from voidvm.supervisor.transcript import QUIET_S, Transcript
+from voidvm.supervisor.transcript import FILE_LAG_S, QUIET_S, Transcript
 from voidvm.supervisor.viewer import Viewer
 from voidvm.telemetry import Telemetry
 
@@ -33,7 +33,8 @@ INPUT_MAX_BYTES = 65_536
 # So: any read is passed on at once until more than this many fall into one window.
 FLOOD_READS = 48
 FLOOD_WINDOW_S = 0.02
-FLOOD_PAUSE_S = 0.008
+# After a pause as many bytes as that rate has brought tell that the flood goes on.
+FLOOD_PAUSE_S, FLOOD_BYTES = 0.008, 256
 # Looks at a file that alone can tell what comes next; each waits twice as long as the last.
 FIRST_LOOK_S = 0.001
 # Looks at a file whose line may be silent: QEMU takes up to a second to see it open, and says
@@ -61,6 +62,7 @@ class Console:
         self._window_start = 0.0
         self._window_reads = 0
         self._resume: asyncio.TimerHandle | None = None
+        self._compare: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._watchful_until = 0.0
         self._look: asyncio.TimerHandle | None = None
@@ -168,10 +170,10 @@ class Console:
 
     def detach(self) -> None:
         """Let go of the line; what QEMU said last is read from the file."""
-        for timer in (self._resume, self._look):
+        for timer in (self._resume, self._look, self._compare):
             if timer is not None:
                 timer.cancel()
-        self._resume = self._look = None
+        self._resume = self._look = self._compare = None
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -198,43 +200,62 @@ class Console:
 
     def _on_readable(self) -> None:
         line = self._line
-        if line is None:
-            return
+        if line is not None and self._pass_on(line):
+            now = self._loop.time()
+            if now - self._window_start > FLOOD_WINDOW_S:
+                self._window_start, self._window_reads = now, 0
+            self._window_reads += 1
+            if self._window_reads > FLOOD_READS:
+                self._pause(line)
+            self._look_soon()
+
+    def _pass_on(self, line: SerialLine) -> int:
+        """Pass on what waits on the line; how many bytes it was."""
         data = line.read()
         if not data:
             if line.is_hung_up:
                 # QEMU has closed its end; the machine will see it exit and detach.
                 line.pause()
                 self._catch_up(is_line_lost=True)
-            return
+            return 0
         now, end = self._loop.time(), self._transcript.end
         if self._transcript.hear(data, now):
             for viewer in self._viewers:
                 viewer.offer(end, data)
+            if self._compare is None:
+                self._compare = self._loop.call_later(FILE_LAG_S, self._compare_now)
         else:
-            if self._transcript.compare(now):
-                self._wake()
-            self._look_soon()
+            self._compare_now()
         self._traffic.output_bytes += len(data)
-        self._slow_down_in_flood(line, now)
+        return len(data)
 
-    def _slow_down_in_flood(self, line: SerialLine, now: float) -> None:
-        if now - self._window_start > FLOOD_WINDOW_S:
-            self._window_start, self._window_reads = now, 0
-        self._window_reads += 1
-        if self._window_reads > FLOOD_READS:
-            line.pause()
-            # Stay in the flood's rhythm: if it goes on then, the next read is followed by a pause.
-            self._window_start, self._window_reads = now + FLOOD_PAUSE_S, FLOOD_READS
-            self._resume = self._loop.call_later(FLOOD_PAUSE_S, self._go_on, line)
+    def _compare_now(self) -> None:
+        if self._compare is not None:
+            self._compare.cancel()
+            self._compare = None
+        if self._transcript.compare(self._loop.time()):
+            self._wake()
+        else:
+            self._cap()
+
+    def _pause(self, line: SerialLine) -> None:
+        line.pause()
+        self._resume = self._loop.call_later(FLOOD_PAUSE_S, self._go_on, line)
 
     def _go_on(self, line: SerialLine) -> None:
         self._resume = None
-        # In a flood nobody need tell us that there is more: that takes eight calls of the system.
-        self._on_readable()
-        if self._resume is None:
-            line.resume()
-            self._look_soon()
+        size = 0
+        try:
+            size = self._pass_on(line)
+        finally:
+            # In a flood nobody need tell us that there is more: that takes eight calls of the
+            # system. After it a guest that answers keys is not kept waiting.
+            if size >= FLOOD_BYTES:
+                self._pause(line)
+            else:
+                self._window_reads = 0
+                line.resume()
+        self._look_soon()
 
     def _catch_up(self, *, is_line_lost: bool = False) -> bool:
         """Pass on what the file has more than it had, and tell whether there was anything."""
@@ -289,7 +310,6 @@ class Console:
                 self._watchful_until = now + WATCHFUL_S
             self._settle()
             self._look_soon()
-            self._cap()
             every_s = WATCHFUL_EVERY_S if now < self._watchful_until else EVERY_S
             self._timer = self._loop.call_later(every_s, self._look_regularly)
 

@@ -21,8 +21,9 @@ FILE_LAG_S = 0.25
 MANY_BYTES, DOUBTFUL_BYTES = 4095, 32_768
 # QEMU tries again four times at most. One in hostile hands shall not fill the disk with notes.
 DOUBLES_MAX, DOUBLES_EVER_MAX = 4, 4096
-# So many are passed on before the file is looked at.
-UNCOMPARED_BYTES = 2048
+# So many are passed on before the file is looked at; none while QEMU may not have seen the line
+# opened, which takes it a second at most.
+UNCOMPARED_BYTES, OPENING_S = 2048, 2.0
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
 SEARCH_EVERY_S = 0.1
@@ -31,9 +32,10 @@ SEARCH_EVERY_S = 0.1
 class Transcript:
     """The newest end of a console; times are those of one monotonic clock.
 
-    *In step*, each byte that the line says has its place: `_on_line` is what the file lacks yet,
-    `_in_file` what waits on the line, and never are there both for long. *Out of step* the file is
-    taken at its word at once, and the line is listened to (`_said`) for a sign of where it is.
+    *In step*, each byte that the line says has its place: `_on_line` is what the file lacks, or was
+    not compared with it, `_in_file` what waits on the line, and never are there both for long.
+    *Out of step* the file is taken at its word at once, and the line is listened to (`_said`) for
+    a sign of where it is.
 
     Not known are: doubles of a service that is killed while it hangs before a full line, or hangs
     in the second in which QEMU has not seen the line opened again; and those of output in which
@@ -44,7 +46,7 @@ class Transcript:
         self._history = history
         # Offsets: how far line and file are known to agree, and how far they were passed on.
         self._agreed = self._end = history.end
-        # What only one of them has said, from `_agreed` on; both are empty out of step.
+        # What just one of them is known to have said, from there on; both are empty out of step.
         self._in_file = self._on_line = b""
         # Without a line there is no step.
         self._is_in_step = False
@@ -53,11 +55,13 @@ class Transcript:
         self._last = b""
         self._doubtful_until = self._doubles_left = 0
         # How far the file's word was passed on. Out of step: what the line has said last, how many
-        # bytes more than the file, and when that is looked for there.
+        # bytes more than the file, how many waited there, and when that is looked for in the file.
         self._believed = 0
         self._said = b""
-        self._surplus = 0
+        self._surplus = self._waited = 0
         self._search_at = 0.0
+        # From when on the line is believed before the file was looked at.
+        self._sure_from = 0.0
         # The newest bytes, among them all that the file lacks.
         self._latest = Output(self._end, b"")
         self._spoke_at = self._grew_at = 0.0
@@ -107,26 +111,30 @@ class Transcript:
         self._agreed = self._end
         self._is_in_step = is_silent
         self._last, self._doubtful_until = b"", 0
-        self._surplus = 0
+        self._surplus = self._waited = 0
+        self._sure_from = now + OPENING_S
         self._spoke_at = self._grew_at = now
         self._alone_since = None
 
     def hear(self, data: bytes, now: float) -> bool:
-        """The line has spoken; whether just that is to be passed on at once. If not: `compare`.
+        """The line has spoken; whether just that is to be passed on at once, and compared later.
 
-        A line that was heard since it was opened loses nothing, unless it is full. So what it says
-        need not wait for a look at the file, and nor does the client that a key's echo has woken:
-        it often has its turn when ours ends.
+        If not, `compare` tells what is. A line that QEMU has seen opened loses nothing, unless it
+        is full. So what it says need not wait for a look at the file, and nor does the client that
+        a key's echo has woken: it often has its turn when ours ends.
         """
         self._spoke_at = now
         if not self._is_in_step:
             self._said = (self._said + data)[-TELLING_BYTES:]
             self._surplus += len(data)
+            self._waited = len(data)
             return False
         self._on_line += data
         if len(data) >= MANY_BYTES:
             self._doubt(len(data))
-        if not self._last or self._in_file or self._agreed < self._doubtful_until:
+        if now < self._sure_from or not self._last or self._in_file:
+            return False
+        if self._agreed < self._doubtful_until:
             return False
         end = self._agreed + len(self._on_line)
         if self._end != end - len(data) or len(self._on_line) >= UNCOMPARED_BYTES:
@@ -136,19 +144,22 @@ class Transcript:
 
     def compare(self, now: float) -> bool:
         """Compare what was heard with the file; whether there is more to pass on."""
-        before, heard = self._end, self._on_line
+        before, heard, was_in_step = self._end, self._on_line, self._is_in_step
         self.catch_up(now)
         if self._is_in_step:
             self._extend(heard, self._agreed + len(self._on_line))
-        elif now >= self._search_at:
-            self._find_step(now)
+        else:
+            if was_in_step:
+                self._said, self._waited = heard[-TELLING_BYTES:], len(heard)
+            if now >= self._search_at:
+                self._find_step(now)
         if not (self._on_line if self._is_in_step else self._surplus > 0):
             self._alone_since = None
         elif len(self._on_line) > CHUNK_BYTES:
             self._give_up_file()
         elif self._alone_since is None:
             self._alone_since = now
-        elif now - self._alone_since >= FILE_LAG_S:
+        elif self._spoke_at - self._alone_since >= FILE_LAG_S:
             self._give_up_file()
         return self._end > before
 
@@ -211,6 +222,7 @@ class Transcript:
             self._last = self._on_line[-1:]
             self._in_file = self._on_line = b""
             return
+        is_short = len(self._in_file) < len(self._on_line)
         while (size := min(len(self._in_file), len(self._on_line))) and self._is_in_step:
             heard, filed = self._on_line[:size], self._in_file[:size]
             if heard != filed:
@@ -222,7 +234,7 @@ class Transcript:
                 self._on_line, self._in_file = self._on_line[size:], self._in_file[size:]
             elif self._is_doubtful and filed[:1] == self._last:
                 self._step_over()
-            elif self._believed <= self._agreed < self._end:
+            elif is_short and self._believed <= self._agreed < self._end:
                 # Passed on, and denied: a full disk has swallowed it, and has room again.
                 self._extend(self._on_line, self._agreed + len(self._on_line))
                 self._give_up_file()
@@ -254,16 +266,16 @@ class Transcript:
             return
         filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
         start = filed.find(self._said)
-        if start < 0:
-            return
-        if filed.find(self._said, start + 1) >= 0:
-            # It says the same over and over, and may for long: a search takes half a millisecond.
+        if start < 0 or filed.find(self._said, start + 1) >= 0:
+            # It may say the same over and over for long, and a search takes half a millisecond.
             self._search_at = now + SEARCH_EVERY_S
             return
         self._in_file = filed[start + TELLING_BYTES :]
         self._agreed -= len(self._in_file)
         self._last, self._said = self._said[-1:], b""
         self._is_in_step = True
+        if self._waited >= MANY_BYTES:
+            self._doubt(self._waited)
 
     def _doubt(self, waiting: int) -> None:
         """Note that so many bytes have waited on the line: it may have been full."""

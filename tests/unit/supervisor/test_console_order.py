@@ -15,7 +15,7 @@ from tests.support.consoles import records
 from voidvm.hypervisor.serial import SerialLine, open_line
 from voidvm.supervisor import transcript
 from voidvm.supervisor.console import Console
-from voidvm.supervisor.history import Gap, History, Output
+from voidvm.supervisor.history import Gap, Output
 from voidvm.supervisor.viewer import Viewer
 
 
@@ -55,12 +55,6 @@ async def console(tmp_path: Path, guest: Guest) -> AsyncIterator[Console]:
     yield made
     await made.close()
     guest.close()
-
-
-def say(heard: transcript.Transcript, data: bytes, now: float) -> None:
-    """The line says `data`, and the file has what it has."""
-    heard.hear(data, now)
-    heard.compare(now)
 
 
 async def taken(viewer: Viewer, size: int) -> bytes:
@@ -232,23 +226,35 @@ async def test_a_file_that_is_only_late_repeats_nothing(
     assert (tmp_path / "console.log").read_bytes() == b"late next"
 
 
-async def test_after_a_full_disk_nothing_is_taken_for_a_double(tmp_path: Path) -> None:
-    path = tmp_path / "console.log"
-    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
-        heard = transcript.Transcript(history)
-        heard.begin(0.0, is_silent=True)
-        text = b"x" * 5000 + b"\n"
-        file.write(text)
-        file.flush()
-        say(heard, text, 0.0)
-        say(heard, b"lost", 0.1)
-        say(heard, b", too", 0.2 + transcript.FILE_LAG_S)
-        end = heard.end
-        file.write(b"\n")
-        file.flush()
-        heard.catch_up(1.0)
-        heard.settle(2.0)
-        assert heard.end == end + 1
+@pytest.mark.parametrize("word", [b"\n", b"\r\n", b"."])
+async def test_what_was_filed_before_the_line_was_seen_opened_is_not_taken_for_what_is_heard(
+    console: Console, guest: Guest, word: bytes
+) -> None:
+    async with console.viewing(offset=0, mode="read") as viewer:
+        guest.file(word)
+        guest.say(word)
+        await asyncio.sleep(0.005)
+        guest.file(word)
+        for byte in b"login: root":
+            guest.say(bytes([byte]))
+            await asyncio.sleep(0.005)
+            guest.file(bytes([byte]))
+        whole = word * 2 + b"login: root"
+        assert await taken(viewer, len(whole)) == whole
+
+
+async def test_a_full_disk_is_noticed_though_the_guest_says_little(
+    tmp_path: Path, console: Console, guest: Guest
+) -> None:
+    console._transcript._sure_from = 0.0
+    guest.say(b"x")
+    guest.file(b"x")
+    await asyncio.sleep(0.1)
+    for _ in range(30):
+        guest.say(b"lost ")
+        await asyncio.sleep(0.03)
+    # What a next service would take for the end: at most what was said in the last moment lacks.
+    assert (tmp_path / "console.log").stat().st_size > 151 - 5 * 0.7 / 0.03
 
 
 async def test_a_line_without_another_end_is_no_busy_loop(
@@ -310,19 +316,6 @@ async def test_what_the_file_alone_has_is_no_double(console: Console, guest: Gue
     assert console.tail(len(text)) == text
 
 
-async def test_a_file_that_is_far_behind_is_given_up(tmp_path: Path) -> None:
-    """No QEMU that is sound is; what it has said takes no memory."""
-    path = tmp_path / "console.log"
-    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
-        heard = transcript.Transcript(history)
-        heard.begin(0.0, is_silent=True)
-        for turn in range(60):
-            file.write(b"a")
-            file.flush()
-            say(heard, b"a" * 20_000, turn * 0.004)
-            assert len(heard._on_line) <= transcript.CHUNK_BYTES
-
-
 async def test_what_the_file_lacks_is_read_in_pieces_of_any_size(
     console: Console, guest: Guest
 ) -> None:
@@ -345,6 +338,7 @@ async def test_a_sink_gets_the_output_while_somebody_waits_and_nothing_twice(
             return room
 
         viewer.sink = sink
+        console._transcript._sure_from = 0.0
         guest.say(b"first ")
         guest.file(b"first ")
         assert await taken(viewer, 6) == b"first "

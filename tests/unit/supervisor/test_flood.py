@@ -7,11 +7,13 @@ import os
 import time
 import tty
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.consoles import records
+from tests.support.waiting import until
 from voidvm.hypervisor.serial import open_line
 from voidvm.supervisor import console as module
 from voidvm.supervisor.console import Console
@@ -26,6 +28,7 @@ class Guest:
         self._master, self._slave = os.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
+        self.log = log
         self._log = log.open("ab", buffering=0)
 
     def line(self) -> int:
@@ -111,6 +114,50 @@ async def test_a_quick_guest_is_never_kept_waiting(
             await viewer.next()
             await asyncio.sleep(module.FLOOD_WINDOW_S / 40)
     assert pauses == 0
+
+
+async def flooded(console: Console, guest: Guest) -> None:
+    """Have a guest say so much that the line is read by the clock."""
+    async with asyncio.timeout(5):
+        while console._resume is None:
+            guest.say(b"0123456789abcdefgh\n")
+            await asyncio.sleep(0)
+
+
+async def test_after_a_flood_echoes_are_quick_at_once(console: Console, guest: Guest) -> None:
+    async with console.viewing(offset=0, mode="write") as viewer:
+        await flooded(console, guest)
+        with suppress(TimeoutError):
+            while True:
+                await asyncio.wait_for(viewer.next(), module.FLOOD_PAUSE_S * 1.5)
+        begun = time.monotonic()
+        for _ in range(30):
+            guest.say(b"k")
+            await viewer.next()
+            # A guest that is no quicker than one to each 0.7 ms.
+            await asyncio.sleep(0.0007)
+        assert time.monotonic() - begun < 30 * module.FLOOD_PAUSE_S / 2
+
+
+async def test_what_goes_wrong_in_a_flood_leaves_nobody_unheard(
+    console: Console, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    await flooded(console, guest)
+    assert console._line is not None
+    read = console._line.read
+    failures = iter([OSError(5, "the disk is bad for a moment")])
+
+    def failing() -> bytes:
+        for failure in failures:
+            raise failure
+        return read()
+
+    monkeypatch.setattr(console._line, "read", failing)
+    said = guest.say(b"after it\n")
+    await until(lambda: bool(told) and console.end == guest.log.stat().st_size)
+    assert console.tail(said) == b"after it\n"
 
 
 async def test_input_is_typed_in_order_through_a_full_line(console: Console, guest: Guest) -> None:

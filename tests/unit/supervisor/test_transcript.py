@@ -1,0 +1,92 @@
+"""What a line and its file say, put in order: with a clock of the test's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voidvm.supervisor import transcript
+from voidvm.supervisor.history import History
+from voidvm.supervisor.transcript import Transcript
+
+# What a PTY takes that nobody reads.
+LINE_BYTES = 20_480
+
+
+def say(heard: Transcript, data: bytes, now: float) -> None:
+    """The line says `data`, and the file has what it has."""
+    if not heard.hear(data, now):
+        heard.compare(now)
+
+
+def test_after_a_full_disk_nothing_is_taken_for_a_double(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
+        heard = Transcript(history)
+        heard.begin(0.0, is_silent=True)
+        text = b"x" * 5000 + b"\n"
+        file.write(text)
+        file.flush()
+        say(heard, text, 0.0)
+        say(heard, b"lost", 0.1)
+        say(heard, b", too", 0.2 + transcript.FILE_LAG_S)
+        end = heard.end
+        file.write(b"\n")
+        file.flush()
+        heard.catch_up(1.0)
+        heard.settle(2.0)
+        assert heard.end == end + 1
+
+
+def test_a_file_that_is_far_behind_is_given_up(tmp_path: Path) -> None:
+    """No QEMU that is sound is; what it has said takes no memory."""
+    path = tmp_path / "console.log"
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab") as file:
+        heard = Transcript(history)
+        heard.begin(0.0, is_silent=True)
+        for turn in range(60):
+            file.write(b"a")
+            file.flush()
+            say(heard, b"a" * 20_000, turn * 0.004)
+            assert len(heard._on_line) <= transcript.CHUNK_BYTES
+
+
+def test_a_file_that_is_a_moment_behind_gets_no_hole(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    text = b"".join(b"line %d\r\n" % number for number in range(250))
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab", 0) as file:
+        heard = Transcript(history)
+        heard.begin(0.0, is_silent=True)
+        file.write(b"\n")
+        say(heard, b"\n", 0.1)
+        file.write(b"\n")
+        for start in range(0, len(text), 10):
+            say(heard, text[start : start + 10], 0.2 + start / 100_000)
+            file.write(text[start : start + 8])
+            if start + 10 < len(text):
+                file.write(text[start + 8 : start + 10])
+        file.write(text[start + 8 : start + 10])
+        for second in range(1, 11):
+            heard.catch_up(second)
+            heard.settle(second)
+        assert heard.end == len(text) + 2
+        assert path.read_bytes() == b"\n\n" + text
+
+
+def test_the_double_of_a_full_line_is_known_where_that_read_finds_the_step(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "console.log"
+    text = b"".join(b"line %07d of the output\r\n" % number for number in range(1000))
+    end = LINE_BYTES + 200
+    with History(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab", 0) as file:
+        heard = Transcript(history)
+        heard.begin(0.0, is_silent=False)
+        file.write(text[: LINE_BYTES + 1])  # the last one is refused
+        for start, stop in ((0, LINE_BYTES), (LINE_BYTES, end)):
+            say(heard, text[start:stop], 0.01)
+            if start == 0:
+                file.write(text[LINE_BYTES:end])
+        for second in range(3):
+            heard.catch_up(second + 1)
+            heard.settle(second + 1)
+        assert heard.end == end
