@@ -148,7 +148,8 @@ class Socket:
         """Say goodbye and hang up; safe to call twice, never waits."""
         if self._is_lost:
             return
-        if self.is_open:
+        # Not `is_open`: the client's own goodbye may have been read, and not been looked at yet.
+        if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)
             self._flush()
             # The peer's own close frame ends the connection; it has this long for it.

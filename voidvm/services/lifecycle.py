@@ -63,7 +63,7 @@ class Lifecycle:
         record, machine = await self._find(principal, ref)
         was_due = await self._upkeep.call_off(record.id)
         if was_due and machine.status not in WITH_PROCESS:
-            await self._store.set_wanted(record.id, "stopped")
+            await self._note_unwanted(machine)
             # Again, for an end that was seen meanwhile.
             await self._upkeep.call_off(record.id)
             await machine.call_off()
@@ -71,17 +71,20 @@ class Lifecycle:
             try:
                 await machine.force_stop()
             finally:
-                await self._store.set_wanted(record.id, "stopped")
+                await self._note_unwanted(machine)
         else:
             self._require_process(record, machine)
-            await machine.perform(
-                "stop", lambda: self._stop(record, machine, timeout_s=request.timeout)
-            )
+            await machine.perform("stop", lambda: self._stop(machine, timeout_s=request.timeout))
         return await self._vms.get(principal, record.id)
 
-    async def _stop(self, record: VmRecord, machine: Machine, *, timeout_s: float) -> None:
-        await self._store.set_wanted(record.id, "stopped")
+    async def _stop(self, machine: Machine, *, timeout_s: float) -> None:
+        await self._note_unwanted(machine)
         await machine.stop(timeout_s=timeout_s)
+
+    async def _note_unwanted(self, machine: Machine) -> None:
+        # What a start has noted comes before.
+        await machine.state.recorded()
+        await self._store.set_wanted(machine.vm_id, "stopped")
 
     async def restart(self, principal: Principal, ref: str, request: RestartRequest) -> Vm:
         """Stop, then start."""

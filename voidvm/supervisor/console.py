@@ -67,6 +67,7 @@ class Console:
         self._watchful_until = 0.0
         self._look: asyncio.TimerHandle | None = None
         self._trimming: asyncio.Task[None] | None = None
+        self._trim_from = 0.0
         self._input: deque[bytes] = deque()
         self._input_bytes = 0
         self._room = asyncio.Event()
@@ -249,7 +250,7 @@ class Console:
             size = self._pass_on(line)
         finally:
             # In a flood nobody need tell us that there is more: that takes eight calls of the
-            # system. After it a guest that answers keys is not kept waiting.
+            # system. After it, or where something went wrong, nobody is kept waiting.
             if size >= FLOOD_BYTES:
                 self._pause(line)
             else:
@@ -314,7 +315,8 @@ class Console:
             self._timer = self._loop.call_later(every_s, self._look_regularly)
 
     def _trim(self) -> None:
-        if self._trimming is None or self._trimming.done():
+        is_idle = self._trimming is None or self._trimming.done()
+        if is_idle and self._loop.time() >= self._trim_from:
             self._trimming = self._loop.create_task(self._trim_in_thread(), name="console-trim")
 
     async def _trim_in_thread(self) -> None:
@@ -323,7 +325,7 @@ class Console:
         except OSError as error:
             log.warning("cannot cap a console history: %s", error)
             # Once a minute at most: the file system will not learn it meanwhile.
-            await asyncio.sleep(60)
+            self._trim_from = self._loop.time() + 60
 
     # Input
 

@@ -147,12 +147,15 @@ class VmState:
                 await self._journal.record(
                     self.vm_id, seen.status, seen.reason, seen.run, is_wanted=seen.is_wanted
                 )
+                self._failure = None
         except Exception as error:
             # The VM goes on, and a disk that is full now has room again one day. Who wanted it to
             # run was told that it does not.
             self._failure = error
             if len(self._unwritten) < UNWRITTEN:
-                self._unwritten.appendleft(seen._replace(is_wanted=False))
+                self._unwritten.appendleft(seen)
+            for _ in range(len(self._unwritten)):
+                self._unwritten.append(self._unwritten.popleft()._replace(is_wanted=False))
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._record)
             log.exception("%s: cannot record the status", self.vm_id)
         finally:

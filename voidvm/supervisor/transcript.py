@@ -123,11 +123,10 @@ class Transcript:
         is full. So what it says need not wait for a look at the file, and nor does the client that
         a key's echo has woken: it often has its turn when ours ends.
         """
-        self._spoke_at = now
+        self._spoke_at, self._waited = now, len(data)
         if not self._is_in_step:
             self._said = (self._said + data)[-TELLING_BYTES:]
             self._surplus += len(data)
-            self._waited = len(data)
             return False
         self._on_line += data
         if len(data) >= MANY_BYTES:
@@ -150,7 +149,7 @@ class Transcript:
             self._extend(heard, self._agreed + len(self._on_line))
         else:
             if was_in_step:
-                self._said, self._waited = heard[-TELLING_BYTES:], len(heard)
+                self._said = heard[-TELLING_BYTES:]
             if now >= self._search_at:
                 self._find_step(now)
         if not (self._on_line if self._is_in_step else self._surplus > 0):

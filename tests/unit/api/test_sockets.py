@@ -12,7 +12,7 @@ import pytest
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from tests.support.rawsocket import BINARY, CONTINUE, PING, PONG, TEXT, frame
+from tests.support.rawsocket import BINARY, CLOSE, CONTINUE, PING, PONG, TEXT, frame
 from voidvm.api import sockets
 from voidvm.api.sockets import Socket, SocketClosed
 
@@ -77,6 +77,15 @@ async def test_messages_come_in_order(pair: Pair) -> None:
     ours, theirs = pair
     await send(theirs, frame(BINARY, b"a") + frame(TEXT, "ü".encode()) + frame(BINARY, b""))
     assert [await ours.receive() for _ in range(3)] == [b"a", "ü", b""]
+
+
+async def test_what_is_no_text_and_a_goodbye_may_come_in_one(pair: Pair) -> None:
+    ours, theirs = pair
+    await send(theirs, frame(TEXT, b"\xff") + frame(CLOSE, b"\x03\xe8"))
+    await asyncio.wait_for(ours.ended(), 1)
+    assert theirs.recv(100)[:4] == b"\x88\x02\x03\xe8"
+    with pytest.raises(SocketClosed):
+        await ours.receive()
 
 
 async def test_empty_pieces_are_not_kept(patient: None, pair: Pair) -> None:

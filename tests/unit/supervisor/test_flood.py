@@ -17,6 +17,7 @@ from tests.support.waiting import until
 from voidvm.hypervisor.serial import open_line
 from voidvm.supervisor import console as module
 from voidvm.supervisor.console import Console
+from voidvm.supervisor.history import History
 from voidvm.supervisor.transcript import CHUNK_BYTES
 from voidvm.supervisor.viewer import StatusNotice, ViewersNotice
 
@@ -158,6 +159,25 @@ async def test_what_goes_wrong_in_a_flood_leaves_nobody_unheard(
     said = guest.say(b"after it\n")
     await until(lambda: bool(told) and console.end == guest.log.stat().st_size)
     assert console.tail(said) == b"after it\n"
+
+
+async def test_a_history_that_cannot_be_cut_keeps_nobody_waiting(
+    tmp_path: Path, guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def failing(_history: History) -> None:
+        tried.append(1)
+        raise OSError(95, "not supported")
+
+    monkeypatch.setattr(History, "trim", failing)
+    console = Console(tmp_path / "log", records=records(4096))
+    console.attach(guest.line())
+    for _ in range(20):
+        guest.say(b"x" * 1000)
+        await asyncio.sleep(0.02)
+    await asyncio.wait_for(console.close(), 1)
+    assert tried == [1]
 
 
 async def test_input_is_typed_in_order_through_a_full_line(console: Console, guest: Guest) -> None:

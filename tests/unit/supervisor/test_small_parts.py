@@ -254,12 +254,15 @@ async def test_what_a_journal_did_not_take_is_told_and_recorded_later(
     journal = SlowJournal()
     journal.fails = True
     state = new_state(journal, Bus())
+    # An older one may still wait before it.
+    state.set(VmStatus.STOPPED, "guest-shutdown")
+    await asyncio.sleep(0)
     state.set(VmStatus.STARTING)
     state.note(RUN, is_wanted=True)
     with pytest.raises(OSError, match="disk full"):
         await state.secured()
     journal.fails = False
-    await until(lambda: journal.records == [VmStatus.STARTING])
+    await until(lambda: journal.records == [VmStatus.STOPPED, VmStatus.STARTING])
     # Who wanted it to run was told that it does not.
     assert journal.wanted == []
     await state.secured()
