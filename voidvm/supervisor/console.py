@@ -283,7 +283,8 @@ class Console:
         before = self.end
         self._catch_up()
         self._settle()
-        if self._transcript.needs_looks:
+        # In a flood the line's timer looks, too.
+        if self._transcript.needs_looks and self._resume is None:
             self._look_again(FIRST_LOOK_S if self.end > before else min(waited_s * 2, QUIET_S))
 
     def _settle(self) -> None:
