@@ -303,11 +303,9 @@ def test_fifty_mixed_calls_end_consistent(api: Api, host: FakeHost, name: str) -
     assert vm not in host.alive()
 
 
-def test_who_acts_on_a_state_before_it_is_on_record_is_not_refused(
-    api: Api, vm: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A busy disk once made that second of `create` a `VM_BUSY` for who had seen `stopped`."""
-    api.start(vm)
+@pytest.fixture
+def slow_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy disk: each state is on record half a second late."""
     record = VmStore.set_status
 
     async def record_slowly(
@@ -323,12 +321,35 @@ def test_who_acts_on_a_state_before_it_is_on_record_is_not_refused(
         await record(store, vm_id, to, reason, run=run, is_wanted=is_wanted)
 
     monkeypatch.setattr(VmStore, "set_status", record_slowly)
+
+
+def test_who_acts_on_a_state_before_it_is_on_record_is_not_refused(
+    api: Api, vm: str, slow_records: None
+) -> None:
+    """A busy disk once made that second of `create` a `VM_BUSY` for who had seen `stopped`."""
+    api.start(vm)
     with ThreadPoolExecutor(1) as pool:
         pausing = pool.submit(api.ok, "POST", f"/vms/{vm}/pause")
         eventually(lambda: status(api, vm)[0] == "paused")
         assert not pausing.done()
         assert api.ok("POST", f"/vms/{vm}/resume")["status"] == "running"
         pausing.result()
+
+
+def test_a_start_right_after_a_forced_stop_stays_wanted(
+    api: Api, local: LocalService, vm: str, slow_records: None
+) -> None:
+    """What the stop noted came last once, and a crash of that run would have been left alone."""
+    api.start(vm)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(api.stop, vm, force=True)
+        eventually(lambda: status(api, vm)[0] == "stopped")
+        assert not stopping.done()
+        api.start(vm)
+        stopping.result()
+    record = local.run(local.services.vms._store.get(vm))
+    assert record is not None
+    assert record.wanted == "running"
 
 
 # Stopping

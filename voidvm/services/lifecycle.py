@@ -62,8 +62,9 @@ class Lifecycle:
         """
         record, machine = await self._find(principal, ref)
         was_due = await self._upkeep.call_off(record.id)
+        starts = machine.starts
         if was_due and machine.status not in WITH_PROCESS:
-            await self._note_unwanted(machine)
+            await self._note_unwanted(machine, starts=starts)
             # Again, for an end that was seen meanwhile.
             await self._upkeep.call_off(record.id)
             await machine.call_off()
@@ -71,20 +72,21 @@ class Lifecycle:
             try:
                 await machine.force_stop()
             finally:
-                await self._note_unwanted(machine)
+                await self._note_unwanted(machine, starts=starts)
         else:
             self._require_process(record, machine)
             await machine.perform("stop", lambda: self._stop(machine, timeout_s=request.timeout))
         return await self._vms.get(principal, record.id)
 
     async def _stop(self, machine: Machine, *, timeout_s: float) -> None:
-        await self._note_unwanted(machine)
+        await self._note_unwanted(machine, starts=machine.starts)
         await machine.stop(timeout_s=timeout_s)
 
-    async def _note_unwanted(self, machine: Machine) -> None:
-        # What a start has noted comes before.
+    async def _note_unwanted(self, machine: Machine, *, starts: int) -> None:
+        """Note it after what the last start has noted, unless there is another since `starts`."""
         await machine.state.recorded()
-        await self._store.set_wanted(machine.vm_id, "stopped")
+        if machine.starts == starts:
+            await self._store.set_wanted(machine.vm_id, "stopped")
 
     async def restart(self, principal: Principal, ref: str, request: RestartRequest) -> Vm:
         """Stop, then start."""

@@ -75,6 +75,8 @@ class Machine:
         self._hold = Attachment(state, paths=paths, records=records)
         self.meter = VmMeter(state, self._hold, agent_socket=paths.agent_socket)
         self.pulse = Pulse(state, self._hold)
+        # How many starts this service has begun.
+        self.starts = 0
         self._job: str | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -164,6 +166,7 @@ class Machine:
         """
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
+        self.starts += 1
         self.state.run = Run(
             boot_id=self._boot_id,
             accel=guest.accel,
