@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from tests.faults.actors import Actor, create, look
 from tests.faults.drill import Drill, drill
@@ -23,7 +23,9 @@ def qemus_hang(drill: Drill) -> None:
             with ExitStack() as stack:
                 for pid in drill.dice.sample(pids := sorted(drill.qemus()), len(pids) // 2):
                     drill.note(f"SIGSTOP of QEMU {pid}")
-                    stack.enter_context(frozen(pid))
+                    # Somebody may have stopped or deleted its VM in this moment.
+                    with suppress(ProcessLookupError):
+                        stack.enter_context(frozen(pid))
                 for _ in range(3):
                     began = time.monotonic()
                     drill.admin.ok("GET", "/vms")
