@@ -21,7 +21,7 @@ WARM_UP = 3
 
 def measure(plan: Plan) -> list[Figure]:
     """Type a burst of keys on one way, then on the other; a figure is the burst's median."""
-    bursts, keys = plan.count(16, quick=2), plan.count(25, quick=5)
+    bursts, keys = plan.count(40, quick=2), plan.count(25, quick=5)
     over: list[float] = []
     on_line: list[float] = []
     with service(accel=plan.accel, guest=plan.guest) as ours:

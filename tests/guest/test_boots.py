@@ -17,7 +17,7 @@ NewVm = Callable[..., Json]
 DIRECT = {
     "image": "tiny-vmlinuz",
     "initrd": "tiny-initramfs",
-    "cmdline": "console=ttyS0 quiet panic=-1 cryptomgr.notests",
+    "cmdline": "console=ttyS0,115200 quiet panic=-1 cryptomgr.notests",
 }
 # What would end the option, add another or run a command, were it ever parsed.
 HOSTILE = 'a,b=c file=/etc/passwd,if=none "x y" $(id) `id` ; -device foo \\ 😀 \'q'

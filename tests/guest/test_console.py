@@ -50,6 +50,10 @@ def test_the_shell_answers_what_is_typed(api: Api, vm: Json) -> None:
         terminal.until(b"42-tiny\r\n")
 
 
+def test_a_lone_key_does_not_wait_for_the_time_of_four_at_9600_baud(api: Api, vm: Json) -> None:
+    assert shell(api, "talks", "stty speed") == "115200"
+
+
 def test_every_viewer_sees_what_any_writer_types(api: Api, vm: Json) -> None:
     start = end_of(api, "talks")
     with (

@@ -257,7 +257,7 @@ def test_the_recipe_is_whole_and_its_scripts_are_executable_in_the_guest() -> No
     tiny = recipe.load(IMAGES / "tiny")
     assert (tiny.id, tiny.min_memory_mib) == ("tiny", 128)
     assert set(tiny.files.values()) == {"vmlinuz", "initramfs.gz", "tiny.qcow2"}
-    assert "console=ttyS0" in tiny.cmdline.split()
+    assert "console=ttyS0,115200" in tiny.cmdline.split()
     entries = {entry.path: entry for entry in recipe.rootfs_entries(tiny)}
     assert {"init", "etc/inittab", "etc/profile", "bin/shutdown", "sbin"} <= set(entries)
     assert entries["init"].mode & 0o111

@@ -134,7 +134,11 @@ Initrd = Annotated[
 ]
 Cmdline = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="Its command line.", rich_help_panel=_SYSTEM),
+    typer.Option(
+        metavar="TEXT",
+        help="Its command line, as `console=ttyS0,115200`.",
+        rich_help_panel=_SYSTEM,
+    ),
 ]
 
 Forwards = Annotated[
