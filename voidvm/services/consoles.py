@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -33,6 +33,8 @@ class OpenConsole:
         self._machine = machine
         self._console: Console = machine.console
         self.viewer = viewer
+        # Types on the line if that needs no waiting; False: nothing was typed.
+        self.type_now: Callable[[bytes], bool] = self._console.type_now
 
     @property
     def status(self) -> VmStatus:
@@ -48,10 +50,6 @@ class OpenConsole:
     def viewers(self) -> int:
         """How many watch now."""
         return self._console.viewers
-
-    def type_now(self, data: bytes) -> bool:
-        """Type on the line if that needs no waiting; False: nothing was typed."""
-        return self._console.type_now(data)
 
     async def type(self, data: bytes) -> None:
         """Type on the line; waits while the guest takes nothing."""

@@ -201,34 +201,40 @@ class Console:
 
     def _on_readable(self) -> None:
         line = self._line
-        if line is not None and self._pass_on(line):
-            now = self._loop.time()
-            if now - self._window_start > FLOOD_WINDOW_S:
-                self._window_start, self._window_reads = now, 0
-            self._window_reads += 1
-            if self._window_reads > FLOOD_READS:
-                self._pause(line)
-            self._look_soon()
-
-    def _pass_on(self, line: SerialLine) -> int:
-        """Pass on what waits on the line; how many bytes it was."""
+        if line is None:
+            return
         data = line.read()
         if not data:
-            if line.is_hung_up:
-                # QEMU has closed its end; the machine will see it exit and detach.
-                line.pause()
-                self._catch_up(is_line_lost=True)
-            return 0
-        now, end = self._loop.time(), self._transcript.end
-        if self._transcript.hear(data, now):
+            self._on_nothing(line)
+            return
+        now = self._loop.time()
+        is_sure = self._hear(data, now)
+        if now - self._window_start > FLOOD_WINDOW_S:
+            self._window_start, self._window_reads = now, 0
+        self._window_reads += 1
+        if self._window_reads > FLOOD_READS:
+            self._pause(line)
+        if not is_sure:
+            self._look_soon()
+
+    def _on_nothing(self, line: SerialLine) -> None:
+        if line.is_hung_up:
+            # QEMU has closed its end; the machine will see it exit and detach.
+            line.pause()
+            self._catch_up(is_line_lost=True)
+
+    def _hear(self, data: bytes, now: float) -> bool:
+        """Pass on what the line has said; whether its word was enough for that."""
+        offset = self._transcript.hear(data, now)
+        if offset is None:
+            self._compare_now()
+        else:
             for viewer in self._viewers:
-                viewer.offer(end, data)
+                viewer.offer(offset, data)
             if self._compare is None:
                 self._compare = self._loop.call_later(FILE_LAG_S, self._compare_now)
-        else:
-            self._compare_now()
         self._traffic.output_bytes += len(data)
-        return len(data)
+        return offset is not None
 
     def _compare_now(self) -> None:
         if self._compare is not None:
@@ -245,13 +251,17 @@ class Console:
 
     def _go_on(self, line: SerialLine) -> None:
         self._resume = None
-        size = 0
+        data = b""
         try:
-            size = self._pass_on(line)
+            data = line.read()
+            if data:
+                self._hear(data, self._loop.time())
+            else:
+                self._on_nothing(line)
         finally:
             # In a flood nobody need tell us that there is more: that takes eight calls of the
             # system. After it, or where something went wrong, nobody is kept waiting.
-            if size >= FLOOD_BYTES:
+            if len(data) >= FLOOD_BYTES:
                 self._pause(line)
             else:
                 self._window_reads = 0

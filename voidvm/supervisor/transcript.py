@@ -26,7 +26,9 @@ DOUBLES_MAX, DOUBLES_EVER_MAX = 4, 4096
 UNCOMPARED_BYTES, OPENING_S = 2048, 2.0
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
-SEARCH_EVERY_S = 0.1
+# A search takes half a millisecond, and the line may say the same over and over for long: each is
+# twice as long after the last, up to the second of these.
+SEARCH_AGAIN_S, SEARCH_EVERY_S = 0.002, 0.1
 
 
 class Transcript:
@@ -59,7 +61,7 @@ class Transcript:
         self._believed = 0
         self._said = b""
         self._surplus = self._waited = 0
-        self._search_at = 0.0
+        self._search_at, self._search_again_s = 0.0, SEARCH_AGAIN_S
         # From when on the line is believed before the file was looked at.
         self._sure_from = 0.0
         # The newest bytes, among them all that the file lacks.
@@ -112,34 +114,36 @@ class Transcript:
         self._is_in_step = is_silent
         self._last, self._doubtful_until = b"", 0
         self._surplus = self._waited = 0
+        self._search_again_s = SEARCH_AGAIN_S
         self._sure_from = now + OPENING_S
         self._spoke_at = self._grew_at = now
         self._alone_since = None
 
-    def hear(self, data: bytes, now: float) -> bool:
-        """The line has spoken; whether just that is to be passed on at once, and compared later.
+    def hear(self, data: bytes, now: float) -> int | None:
+        """The line has spoken; the offset at which just that is to be passed on at once.
 
-        If not, `compare` tells what is. A line that QEMU has seen opened loses nothing, unless it
-        is full. So what it says need not wait for a look at the file, and nor does the client that
-        a key's echo has woken: it often has its turn when ours ends.
+        It is compared later. Without such an offset `compare` tells what is to be passed on.
+        A line that QEMU has seen opened loses nothing, unless it is full. So what it says need not
+        wait for a look at the file, and nor does the client that a key's echo has woken: it often
+        has its turn when ours ends.
         """
         self._spoke_at, self._waited = now, len(data)
         if not self._is_in_step:
             self._said = (self._said + data)[-TELLING_BYTES:]
             self._surplus += len(data)
-            return False
+            return None
         self._on_line += data
         if len(data) >= MANY_BYTES:
             self._doubt(len(data))
         if now < self._sure_from or not self._last or self._in_file:
-            return False
+            return None
         if self._agreed < self._doubtful_until:
-            return False
-        end = self._agreed + len(self._on_line)
-        if self._end != end - len(data) or len(self._on_line) >= UNCOMPARED_BYTES:
-            return False
+            return None
+        start, end = self._end, self._agreed + len(self._on_line)
+        if start != end - len(data) or len(self._on_line) >= UNCOMPARED_BYTES:
+            return None
         self._latest, self._end = Output(self._agreed, self._on_line), end
-        return True
+        return start
 
     def compare(self, now: float) -> bool:
         """Compare what was heard with the file; whether there is more to pass on."""
@@ -209,6 +213,7 @@ class Transcript:
         """Pass on what the file has, which alone tells from here on."""
         if self._is_in_step:
             self._surplus = len(self._on_line) - len(self._in_file)
+            self._search_again_s = SEARCH_AGAIN_S
         self._is_in_step = False
         self._on_line = self._said = b""
         self._take_file()
@@ -266,8 +271,8 @@ class Transcript:
         filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
         start = filed.find(self._said)
         if start < 0 or filed.find(self._said, start + 1) >= 0:
-            # It may say the same over and over for long, and a search takes half a millisecond.
-            self._search_at = now + SEARCH_EVERY_S
+            self._search_at = now + self._search_again_s
+            self._search_again_s = min(2 * self._search_again_s, SEARCH_EVERY_S)
             return
         self._in_file = filed[start + TELLING_BYTES :]
         self._agreed -= len(self._in_file)

@@ -14,7 +14,7 @@ LINE_BYTES = 20_480
 
 def say(heard: Transcript, data: bytes, now: float) -> None:
     """The line says `data`, and the file has what it has."""
-    if not heard.hear(data, now):
+    if heard.hear(data, now) is None:
         heard.compare(now)
 
 
