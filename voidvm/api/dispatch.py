@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -105,7 +106,9 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
             response = error_response(request, errors.InternalError())
         if endpoint.streams is not None and response.status >= 400:
             await _take_rest(request)
-        note(request, endpoint, gate, status=response.status)
+        # Behind the answer, which is sent when this returns: nobody need wait for the log.
+        noting = partial(note, request, endpoint, gate, status=response.status)
+        asyncio.get_running_loop().call_soon(noting)
         return response
 
     handle.__name__ = endpoint.name

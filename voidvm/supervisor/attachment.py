@@ -379,20 +379,13 @@ class Attachment:
         if monitor is not None:
             self._background.begin(monitor.close(), name="monitor-close")
         self._paths.remove_sockets()
-        status, reason = self._end_of(exited.result())
+        status, reason = of_exit(
+            exited.result(), expected=self.expected_end, before=self._state.status
+        )
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)
         self._state.set(status, reason)
         self._background.begin(self.rest(), name="rest")
-
-    def _end_of(self, outcome: Exit) -> tuple[VmStatus, str]:
-        """What an exit means."""
-        if self.expected_end is not None:
-            is_failure = self.expected_end in FATAL
-            return VmStatus.CRASHED if is_failure else VmStatus.STOPPED, self.expected_end
-        if self._state.status is VmStatus.STARTING:
-            return VmStatus.ERROR, "did not start"
-        return VmStatus.CRASHED, of_exit(outcome)
 
     def _keep(self, status: VmStatus, reason: str, outcome: Exit, console: bytes) -> None:
         incident = self._evidence.keep(status, reason, outcome=outcome, console=console)

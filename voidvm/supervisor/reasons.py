@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from voidvm.domain.restart import GUEST_SHUTDOWN, HOST_SIGNAL
+from voidvm.domain.restart import FATAL, GUEST_SHUTDOWN, HOST_SIGNAL
+from voidvm.domain.states import VmStatus
 from voidvm.hypervisor.process import Exit
 
 _RUN_STATES = {
@@ -26,9 +27,13 @@ def of_run_state(state: str) -> str:
     return _RUN_STATES.get(state, state)
 
 
-def of_exit(outcome: Exit) -> str:
-    """The reason behind an unexpected exit."""
-    return str(outcome)
+def of_exit(outcome: Exit, *, expected: str | None, before: VmStatus) -> tuple[VmStatus, str]:
+    """The status behind an exit and its reason, which is `expected` if the exit was."""
+    if expected is not None:
+        return VmStatus.CRASHED if expected in FATAL else VmStatus.STOPPED, expected
+    if before is VmStatus.STARTING:
+        return VmStatus.ERROR, "did not start"
+    return VmStatus.CRASHED, str(outcome)
 
 
 def of_shutdown(data: Mapping[str, object]) -> str:

@@ -36,7 +36,23 @@ NOW = datetime(2026, 11, 24, 10, 0, 0, 5, tzinfo=UTC)
     ],
 )
 def test_an_exit_has_its_words(outcome: Exit, reason: str) -> None:
-    assert of_exit(outcome) == reason
+    status = VmStatus.CRASHED, reason
+    assert of_exit(outcome, expected=None, before=VmStatus.RUNNING) == status
+
+
+@pytest.mark.parametrize(
+    ("expected", "before", "status"),
+    [
+        (None, VmStatus.STARTING, (VmStatus.ERROR, "did not start")),
+        ("host-request", VmStatus.STARTING, (VmStatus.STOPPED, "host-request")),
+        ("guest-shutdown", VmStatus.STOPPING, (VmStatus.STOPPED, "guest-shutdown")),
+        ("guest-panicked", VmStatus.STOPPING, (VmStatus.CRASHED, "guest-panicked")),
+    ],
+)
+def test_an_exit_ends_in_what_was_expected(
+    expected: str | None, before: VmStatus, status: tuple[VmStatus, str]
+) -> None:
+    assert of_exit(Exit(status=0), expected=expected, before=before) == status
 
 
 @pytest.mark.parametrize(
