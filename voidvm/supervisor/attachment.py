@@ -384,6 +384,7 @@ class Attachment:
         )
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)
+        self._evidence.end()
         self._state.set(status, reason)
         self._background.begin(self.rest(), name="rest")
 

@@ -54,6 +54,15 @@ class Evidence:
         self._process = process
         self._kills = CgroupKills(process.pid, folder=process.cgroup)
 
+    def end(self) -> None:
+        """The run is over: empty the file of QEMU's words, unless there are some for people.
+
+        The next start would have to, and wait half a millisecond for it.
+        """
+        if not self.said():
+            with suppress(OSError):
+                os.truncate(self._paths.stderr_log, 0)
+
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """QEMU said something."""
         kept: object = dict(data)

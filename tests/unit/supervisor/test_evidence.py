@@ -84,6 +84,18 @@ def test_an_incident_is_kept_and_named_by_the_run(bed: Bed) -> None:
     assert kept.host.memory_total_bytes > kept.host.memory_available_bytes > 0
 
 
+def test_words_for_people_outlast_the_run_and_no_others(bed: Bed) -> None:
+    bed.evidence.end()
+    assert not bed.paths.stderr_log.exists()
+    usual = "char device redirected to /dev/pts/3 (label serial0)\n"
+    bed.paths.stderr_log.write_text(usual)
+    bed.evidence.end()
+    assert bed.paths.stderr_log.read_text() == ""
+    bed.paths.stderr_log.write_text(f"{usual}qemu-system-x86_64: oh\n")
+    bed.evidence.end()
+    assert bed.evidence.said() == "oh"
+
+
 def test_whatever_qemu_says_an_incident_stays_small(bed: Bed) -> None:
     for number in range(100):
         bed.evidence.event(f"E{number}", {"data": "x" * 1_000_000})
