@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures the service side by side with the limit that QEMU alone sets, in "
-        "one run and by turns, and holds the medians against the targets. About five minutes; "
+        "one run and by turns, and holds the medians against the targets. About eight minutes; "
         "the exit status is 0 unless something could not be measured.",
         epilog=_EPILOG,
     )
