@@ -141,9 +141,9 @@ class Service:
     def frozen(self) -> Iterator[None]:
         """The service is stopped for the time of the block: its guests go on without it."""
         os.kill(self.pid, signal.SIGSTOP)
-        # The signal is only on its way: until it has arrived the service goes on.
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
         try:
+            # The signal is only on its way: until it has arrived the service goes on.
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED)
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
+import socket
+import statistics
+import struct
 import time
+from collections import Counter
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from tests.support.audit import Lines
 from tests.support.consoles import console
 from tests.support.contract import Api
 from tests.support.limited import A_MINUTE, BODY_MAX, forget_windows
@@ -163,6 +170,43 @@ def test_the_eleventh_socket_is_closed(limited: LocalService, visitor: Person) -
 
 
 # Bytes
+
+
+def test_who_hangs_up_before_the_limit_was_asked_fills_no_log(
+    limited: LocalService, visitor: Person, lines: Lines
+) -> None:
+    address = urlsplit(limited.url)
+    request = (
+        f"POST /api/v1/vms/none/start HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        f"Authorization: Bearer {visitor.api.token}\r\nContent-Length: 0\r\n\r\n"
+    ).encode()
+    for _ in range(A_MINUTE):
+        visitor.api.refused("POST", "/vms/none/start", "VM_NOT_FOUND")
+
+    def ask(*, wait_s: float | None) -> float:
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            # It is reset, so that the service sees it hang up at once.
+            reset = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            begun = time.perf_counter()
+            connection.sendall(request)
+            if wait_s is None:
+                connection.recv(65_536)
+            else:
+                # A sleep would take longer than the answer.
+                while time.perf_counter() < begun + wait_s:
+                    pass
+            return time.perf_counter() - begun
+
+    usual_s = statistics.median(ask(wait_s=None) for _ in range(20))
+    for number in range(300):
+        ask(wait_s=usual_s * number / 250)
+    # One more, whose answer is awaited: all before have ended.
+    ask(wait_s=None)
+    entries = [json.loads(line) for line in lines.entries]
+    noted = Counter((one["status"], one["code"]) for one in entries if one["action"] == "start_vm")
+    assert noted[404, "VM_NOT_FOUND"] == A_MINUTE
+    assert noted.total() <= A_MINUTE + 2, noted
 
 
 def body_of(size: int) -> bytes:

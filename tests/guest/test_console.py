@@ -50,7 +50,7 @@ def test_the_shell_answers_what_is_typed(api: Api, vm: Json) -> None:
         terminal.until(b"42-tiny\r\n")
 
 
-def test_a_lone_key_does_not_wait_for_the_time_of_four_at_9600_baud(api: Api, vm: Json) -> None:
+def test_the_guests_line_runs_at_115200_baud(api: Api, vm: Json) -> None:
     assert shell(api, "talks", "stty speed") == "115200"
 
 

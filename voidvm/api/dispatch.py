@@ -10,7 +10,6 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -104,11 +103,9 @@ def http_handler(endpoint: Endpoint, gate: Gate) -> Callable[..., Awaitable[HTTP
         except Exception:
             log.exception("request %s failed", request.ctx.request_id)
             response = error_response(request, errors.InternalError())
+        note(request, endpoint, gate, status=response.status)
         if endpoint.streams is not None and response.status >= 400:
             await _take_rest(request)
-        # Behind the answer, which is sent when this returns: nobody need wait for the log.
-        noting = partial(note, request, endpoint, gate, status=response.status)
-        asyncio.get_running_loop().call_soon(noting)
         return response
 
     handle.__name__ = endpoint.name
@@ -271,11 +268,13 @@ def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> No
     """Measure how long the answer took, and put what was done, or tried, into the audit log.
 
     Mere looking is not kept; nor is a flood: of what the request limit turns away, one a minute
-    and caller is enough.
+    and caller is enough. Who hangs up before the limit was asked has begun nothing.
     """
     context = request.ctx
     seconds = time.perf_counter() - context.started
     gate.telemetry.request(endpoint.path, endpoint.method, status, seconds)
+    if status == HUNG_UP and not hasattr(context, "limits"):
+        return
     if (endpoint.method == "GET" and not endpoint.is_socket) or getattr(context, "is_old", False):
         return
     target = getattr(context, "target", None) or next(iter(request.match_info.values()), None)

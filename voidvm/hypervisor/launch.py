@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
+import stat
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from voidvm.hypervisor import argv
@@ -141,17 +144,36 @@ def _listen(path: Path, stack: ExitStack) -> int:
 def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
     """The end of what QEMU wrote; the file is cut to `STDERR_KEPT_BYTES` on the way."""
     try:
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - STDERR_KEPT_BYTES))
-            kept = file.read()
+        with _words(path) as fd:
+            size = os.fstat(fd).st_size
+            kept = os.pread(fd, STDERR_KEPT_BYTES, max(0, size - STDERR_KEPT_BYTES))
             if size > STDERR_KEPT_BYTES:
-                file.seek(0)
-                file.write(kept)
-                file.truncate()
+                os.pwrite(fd, kept, 0)
+                os.ftruncate(fd, len(kept))
     except OSError:
         return ""
     return kept[-limit_bytes:].decode(errors="replace")
+
+
+def forget_stderr(path: Path) -> None:
+    """Empty the file of what QEMU wrote."""
+    with suppress(OSError), _words(path) as fd:
+        os.ftruncate(fd, 0)
+
+
+@contextmanager
+def _words(path: Path) -> Iterator[int]:
+    """The open file. Raises `OSError` also for whatever else stands in its place.
+
+    A QEMU of the service's own user, in hostile hands, could put something there.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _end_orphan(spawning: asyncio.Future[subprocess.Popen[bytes]]) -> None:

@@ -34,10 +34,8 @@ class Audit:
 
     def note(self, entry: AuditEntry) -> None:
         """Keep an entry; never waits and never fails."""
-        # ASCII only: nothing in a name can end the line or steer a terminal.
-        line = msgspec.to_builtins(entry)
-        del line["id"]  # given by the database, later
-        lines.info("%s", json.dumps(line, ensure_ascii=True))
+        # Behind the answer that it is about: its client need not wait for the line.
+        asyncio.get_running_loop().call_soon(_tell, entry)
         if len(self._queue) >= QUEUE_MAX:
             return
         self._queue.append(entry)
@@ -88,3 +86,10 @@ class Audit:
             log.exception("cannot write the audit log")
         finally:
             self._writer = None
+
+
+def _tell(entry: AuditEntry) -> None:
+    # ASCII only: nothing in a name can end the line or steer a terminal.
+    line = msgspec.to_builtins(entry)
+    del line["id"]  # given by the database, later
+    lines.info("%s", json.dumps(line, ensure_ascii=True))

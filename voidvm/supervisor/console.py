@@ -251,17 +251,17 @@ class Console:
 
     def _go_on(self, line: SerialLine) -> None:
         self._resume = None
-        data = b""
+        size = 0
         try:
-            data = line.read()
-            if data:
+            if data := line.read():
                 self._hear(data, self._loop.time())
+                size = len(data)
             else:
                 self._on_nothing(line)
         finally:
             # In a flood nobody need tell us that there is more: that takes eight calls of the
             # system. After it, or where something went wrong, nobody is kept waiting.
-            if len(data) >= FLOOD_BYTES:
+            if size >= FLOOD_BYTES:
                 self._pause(line)
             else:
                 self._window_reads = 0

@@ -18,7 +18,7 @@ import psutil
 
 from voidvm.domain.incident import HostPressure, Incident, QmpEvent
 from voidvm.domain.states import VmStatus
-from voidvm.hypervisor.launch import stderr_tail
+from voidvm.hypervisor.launch import forget_stderr, stderr_tail
 from voidvm.hypervisor.memory_kills import CgroupKills, kernel_log_line
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import incidents
@@ -60,8 +60,7 @@ class Evidence:
         The next start would have to, and wait half a millisecond for it.
         """
         if not self.said():
-            with suppress(OSError):
-                os.truncate(self._paths.stderr_log, 0)
+            forget_stderr(self._paths.stderr_log)
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """QEMU said something."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from voidvm.hypervisor import launch
 from voidvm.hypervisor.guest import DiskFile, Guest
 from voidvm.hypervisor.identity import Identity
-from voidvm.hypervisor.launch import Launcher, LaunchFailed, stderr_tail
+from voidvm.hypervisor.launch import Launcher, LaunchFailed, forget_stderr, stderr_tail
 
 # Says what it is given, one thing a line, then ends.
 SCRIPT = """#!/bin/sh
@@ -210,6 +210,24 @@ def test_the_tail_of_the_words_is_read_and_the_file_cut(tmp_path: Path) -> None:
     assert len(tail) == 4096
     assert tail.endswith("xend")
     assert path.stat().st_size == launch.STDERR_KEPT_BYTES
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "device"])
+def test_what_stands_in_the_place_of_the_words_is_not_touched(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "qemu.log", tmp_path / "other"
+    other.write_bytes(b"x" * 2 * launch.STDERR_KEPT_BYTES)
+    match kind:
+        case "link":
+            path.symlink_to(other)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to("/dev/zero")
+    assert stderr_tail(path) == ""
+    forget_stderr(path)
+    assert other.stat().st_size == 2 * launch.STDERR_KEPT_BYTES
 
 
 async def test_a_child_that_cannot_be_watched_is_ended(

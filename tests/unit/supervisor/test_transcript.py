@@ -90,3 +90,43 @@ def test_the_double_of_a_full_line_is_known_where_that_read_finds_the_step(
             heard.catch_up(second + 1)
             heard.settle(second + 1)
         assert heard.end == end
+
+
+class Searched(History):
+    """Counts how often its end is searched."""
+
+    searches = 0
+
+    def tail(self, size: int, *, end: int | None = None) -> bytes:
+        self.searches += 1
+        return super().tail(size, end=end)
+
+
+def test_a_place_is_looked_for_soon_and_then_seldom(tmp_path: Path) -> None:
+    path = tmp_path / "console.log"
+    with Searched(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab", 0) as file:
+        heard = Transcript(history)
+        heard.begin(0.0, is_silent=False)
+        # What is said over and over tells no place.
+        for turn in range(1000):
+            file.write(b"the same\r\n" * 10)
+            say(heard, b"the same\r\n" * 10, turn * 0.001)
+        assert heard.needs_looks
+        assert 5 < history.searches < 20
+        # They find each other in a silence, and lose each other once more.
+        heard.settle(2.0)
+        assert not heard.needs_looks
+        heard.believe_file()
+        history.searches = 0
+        for number in range(20):
+            text = b"%04d, all of which is said just once, as it is wont to be\r\n" % number
+            now = 2.1 + number * 0.001
+            # At first the file is a moment late.
+            if number >= 10:
+                file.write(text)
+            say(heard, text, now)
+            if number < 10:
+                file.write(text)
+                heard.catch_up(now)
+        assert not heard.needs_looks
+        assert 1 < history.searches < 8

@@ -136,7 +136,7 @@ Cmdline = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Its command line, as `console=ttyS0,115200`.",
+        help="Its command line, such as `console=ttyS0,115200`.",
         rich_help_panel=_SYSTEM,
     ),
 ]
