@@ -164,6 +164,7 @@ class Socket:
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        # All in one place: after a pause each function on a key's way takes two microseconds.
         take, arrived = self.on_bytes, self._arrived
         is_idle = arrived is not None and not arrived.done() and self.is_open
         is_between = not self._pending and not self._unfinished and not self._is_in_message

@@ -155,10 +155,11 @@ def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
     return kept[-limit_bytes:].decode(errors="replace")
 
 
-def forget_stderr(path: Path) -> None:
-    """Empty the file of what QEMU wrote."""
+def forget_stderr(path: Path, *, size_bytes: int) -> None:
+    """Empty the file of what QEMU wrote if it still has so many bytes: no other run has begun."""
     with suppress(OSError), _words(path) as fd:
-        os.ftruncate(fd, 0)
+        if os.fstat(fd).st_size == size_bytes:
+            os.ftruncate(fd, 0)
 
 
 @contextmanager

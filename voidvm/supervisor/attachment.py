@@ -384,9 +384,9 @@ class Attachment:
         )
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)
-        self._evidence.end()
         self._state.set(status, reason)
         self._background.begin(self.rest(), name="rest")
+        self._background.begin(asyncio.to_thread(self._evidence.end), name="forget-words")
 
     def _keep(self, status: VmStatus, reason: str, outcome: Exit, console: bytes) -> None:
         incident = self._evidence.keep(status, reason, outcome=outcome, console=console)

@@ -57,10 +57,12 @@ class Evidence:
     def end(self) -> None:
         """The run is over: empty the file of QEMU's words, unless there are some for people.
 
-        The next start would have to, and wait half a millisecond for it.
+        The next start would have to, and wait half a millisecond for it. A disk that is busy may
+        take longer, so call it in a thread.
         """
-        if not self.said():
-            forget_stderr(self._paths.stderr_log)
+        text = stderr_tail(self._paths.stderr_log)
+        if text and not plain_stderr(text):
+            forget_stderr(self._paths.stderr_log, size_bytes=len(text.encode()))
 
     def event(self, name: str, data: Mapping[str, object]) -> None:
         """QEMU said something."""

@@ -114,7 +114,7 @@ class Transcript:
         self._is_in_step = is_silent
         self._last, self._doubtful_until = b"", 0
         self._surplus = self._waited = 0
-        self._search_again_s = SEARCH_AGAIN_S
+        self._search_at, self._search_again_s = now, SEARCH_AGAIN_S
         self._sure_from = now + OPENING_S
         self._spoke_at = self._grew_at = now
         self._alone_since = None
@@ -213,7 +213,7 @@ class Transcript:
         """Pass on what the file has, which alone tells from here on."""
         if self._is_in_step:
             self._surplus = len(self._on_line) - len(self._in_file)
-            self._search_again_s = SEARCH_AGAIN_S
+            self._search_at, self._search_again_s = 0.0, SEARCH_AGAIN_S
         self._is_in_step = False
         self._on_line = self._said = b""
         self._take_file()

@@ -12,6 +12,7 @@ from tests.support.states import state
 from voidvm.domain.incident import HostPressure, Incident
 from voidvm.domain.states import VmStatus
 from voidvm.domain.vm import Hardware, Run
+from voidvm.hypervisor.launch import forget_stderr
 from voidvm.hypervisor.process import Exit, QemuProcess
 from voidvm.supervisor import evidence, incidents
 from voidvm.supervisor.evidence import EVENT_BYTES, EVENTS_KEPT, Evidence, host_pressure
@@ -94,6 +95,10 @@ def test_words_for_people_outlast_the_run_and_no_others(bed: Bed) -> None:
     bed.paths.stderr_log.write_text(f"{usual}qemu-system-x86_64: oh\n")
     bed.evidence.end()
     assert bed.evidence.said() == "oh"
+    # The next run has begun before the end of the last was looked at.
+    bed.paths.stderr_log.write_text(usual)
+    forget_stderr(bed.paths.stderr_log, size_bytes=len(usual) - 1)
+    assert bed.paths.stderr_log.read_text() == usual
 
 
 def test_whatever_qemu_says_an_incident_stays_small(bed: Bed) -> None:

@@ -108,19 +108,19 @@ def test_a_place_is_looked_for_soon_and_then_seldom(tmp_path: Path) -> None:
         heard = Transcript(history)
         heard.begin(0.0, is_silent=False)
         # What is said over and over tells no place.
-        for turn in range(1000):
+        for turn in range(1060):
             file.write(b"the same\r\n" * 10)
             say(heard, b"the same\r\n" * 10, turn * 0.001)
         assert heard.needs_looks
         assert 5 < history.searches < 20
         # They find each other in a silence, and lose each other once more.
-        heard.settle(2.0)
+        heard.settle(1.111)
         assert not heard.needs_looks
         heard.believe_file()
         history.searches = 0
         for number in range(20):
             text = b"%04d, all of which is said just once, as it is wont to be\r\n" % number
-            now = 2.1 + number * 0.001
+            now = 1.112 + number * 0.001
             # At first the file is a moment late.
             if number >= 10:
                 file.write(text)
