@@ -273,7 +273,7 @@ def note(request: Request, endpoint: Endpoint, gate: Gate, *, status: int) -> No
     context = request.ctx
     seconds = time.perf_counter() - context.started
     gate.telemetry.request(endpoint.path, endpoint.method, status, seconds)
-    if status == HUNG_UP and not hasattr(context, "limits"):
+    if status == HUNG_UP and endpoint.is_limited and not hasattr(context, "limits"):
         return
     if (endpoint.method == "GET" and not endpoint.is_socket) or getattr(context, "is_old", False):
         return

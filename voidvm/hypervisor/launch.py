@@ -156,7 +156,7 @@ def stderr_tail(path: Path, *, limit_bytes: int = 4096) -> str:
 
 
 def forget_stderr(path: Path, *, size_bytes: int) -> None:
-    """Empty the file of what QEMU wrote if it still has so many bytes: no other run has begun."""
+    """Empty the file of what QEMU wrote if it has just so many bytes: all were looked at."""
     with suppress(OSError), _words(path) as fd:
         if os.fstat(fd).st_size == size_bytes:
             os.ftruncate(fd, 0)

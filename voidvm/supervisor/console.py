@@ -253,14 +253,15 @@ class Console:
         self._resume = None
         size = 0
         try:
-            if data := line.read():
+            data = line.read()
+            size = len(data)
+            if data:
                 self._hear(data, self._loop.time())
-                size = len(data)
             else:
                 self._on_nothing(line)
         finally:
             # In a flood nobody need tell us that there is more: that takes eight calls of the
-            # system. After it, or where something went wrong, nobody is kept waiting.
+            # system. After it nobody is kept waiting.
             if size >= FLOOD_BYTES:
                 self._pause(line)
             else:

@@ -161,8 +161,7 @@ class Machine:
         They do not before it is on record that they shall, which is written while QEMU gets ready.
         A service that dies earlier leaves a QEMU that has run nothing, which the next one ends.
 
-        Raises `VmStartFailed` with what QEMU said, or what kept it from the record; then no process
-        is left.
+        Raises `VmStartFailed` with what QEMU said or kept it from the record; no process is left.
         """
         if self.status not in STARTABLE:
             raise VmAlreadyRunning(vm=self.state.label, details=self.status)
@@ -177,6 +176,7 @@ class Machine:
         # Written down with its process: a transaction beside the spawn would hold that up.
         self.state.set(VmStatus.STARTING, patience_s=SPAWN_FIRST_S)
         try:
+            await self._hold.forgotten()
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:
             self.state.set(VmStatus.ERROR, "did not start")

@@ -27,7 +27,7 @@ UNCOMPARED_BYTES, OPENING_S = 2048, 2.0
 # So many that the file has just once of late tell where the line is.
 TELLING_BYTES = 64
 # A search takes half a millisecond, and the line may say the same over and over for long: each is
-# twice as long after the last, up to the second of these.
+# the first of these after the last, and twice as long after one that has failed, up to the second.
 SEARCH_AGAIN_S, SEARCH_EVERY_S = 0.002, 0.1
 
 
@@ -62,6 +62,7 @@ class Transcript:
         self._said = b""
         self._surplus = self._waited = 0
         self._search_at, self._search_again_s = 0.0, SEARCH_AGAIN_S
+        self._searched_at = 0.0
         # From when on the line is believed before the file was looked at.
         self._sure_from = 0.0
         # The newest bytes, among them all that the file lacks.
@@ -154,7 +155,7 @@ class Transcript:
         else:
             if was_in_step:
                 self._said = heard[-TELLING_BYTES:]
-            if now >= self._search_at:
+            if now >= max(self._search_at, self._searched_at + SEARCH_AGAIN_S):
                 self._find_step(now)
         if not (self._on_line if self._is_in_step else self._surplus > 0):
             self._alone_since = None
@@ -268,6 +269,7 @@ class Transcript:
         """Find the line's place in the midst of output, by what it says."""
         if len(self._said) < TELLING_BYTES:
             return
+        self._searched_at = now
         filed = self._history.tail(CHUNK_BYTES, end=self._agreed)
         start = filed.find(self._said)
         if start < 0 or filed.find(self._said, start + 1) >= 0:

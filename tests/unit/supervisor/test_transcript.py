@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 
 from voidvm.supervisor import transcript
@@ -102,11 +105,17 @@ class Searched(History):
         return super().tail(size, end=end)
 
 
-def test_a_place_is_looked_for_soon_and_then_seldom(tmp_path: Path) -> None:
-    path = tmp_path / "console.log"
+@contextmanager
+def found_again(path: Path) -> Iterator[tuple[Transcript, Searched, FileIO]]:
+    """A console whose line was opened in the midst of output, and its file to write to."""
     with Searched(path, cap_bytes=lambda: 1 << 30) as history, path.open("ab", 0) as file:
         heard = Transcript(history)
         heard.begin(0.0, is_silent=False)
+        yield heard, history, file
+
+
+def test_a_place_is_looked_for_soon_and_then_seldom(tmp_path: Path) -> None:
+    with found_again(tmp_path / "console.log") as (heard, history, file):
         # What is said over and over tells no place.
         for turn in range(1060):
             file.write(b"the same\r\n" * 10)
@@ -130,3 +139,13 @@ def test_a_place_is_looked_for_soon_and_then_seldom(tmp_path: Path) -> None:
                 heard.catch_up(now)
         assert not heard.needs_looks
         assert 1 < history.searches < 8
+
+
+def test_no_qemu_makes_the_service_search_at_each_read(tmp_path: Path) -> None:
+    with found_again(tmp_path / "console.log") as (heard, history, file):
+        # The file contradicts the line and then says where it is, each time anew.
+        for number in range(1000):
+            text = b"".join(b"%08d" % one for one in range(number * 256, number * 256 + 256))
+            file.write(b"!" + text)
+            say(heard, text, number * 0.0001)
+        assert 5 < history.searches < 60
