@@ -34,8 +34,10 @@ class Audit:
 
     def note(self, entry: AuditEntry) -> None:
         """Keep an entry; never waits and never fails."""
-        # Behind the answer that it is about: its client need not wait for the line.
-        asyncio.get_running_loop().call_soon(_tell, entry)
+        # ASCII only: nothing in a name can end the line or steer a terminal.
+        line = msgspec.to_builtins(entry)
+        del line["id"]  # given by the database, later
+        lines.info("%s", json.dumps(line, ensure_ascii=True))
         if len(self._queue) >= QUEUE_MAX:
             return
         self._queue.append(entry)
@@ -86,10 +88,3 @@ class Audit:
             log.exception("cannot write the audit log")
         finally:
             self._writer = None
-
-
-def _tell(entry: AuditEntry) -> None:
-    # ASCII only: nothing in a name can end the line or steer a terminal.
-    line = msgspec.to_builtins(entry)
-    del line["id"]  # given by the database, later
-    lines.info("%s", json.dumps(line, ensure_ascii=True))
