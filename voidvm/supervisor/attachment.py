@@ -72,7 +72,6 @@ class Attachment:
         self._evidence = Evidence(state, paths=paths)
         self._expected = Expectations()
         self._background = Background(state.vm_id)
-        self._forgetting: asyncio.Task[None] | None = None
 
     # Parts
 
@@ -119,11 +118,6 @@ class Attachment:
         self.closing.clear()
         self._evidence.begin(process)
         process.exited.add_done_callback(self._on_exit)
-
-    async def forgotten(self) -> None:
-        """Wait until the last run's words are dealt with: the next one's go to the same file."""
-        if self._forgetting is not None and not self._forgetting.done():
-            await asyncio.wait([self._forgetting])
 
     def unwatch(self) -> None:
         """Let go of the process; it goes on."""
@@ -390,10 +384,9 @@ class Attachment:
         )
         if self.expected_end in {None, HOST_SIGNAL}:
             self._keep(status, reason, exited.result(), console_end)
+        self._evidence.end()
         self._state.set(status, reason)
         self._background.begin(self.rest(), name="rest")
-        forgetting = asyncio.to_thread(self._evidence.end)
-        self._forgetting = self._background.begin(forgetting, name="forget-words")
 
     def _keep(self, status: VmStatus, reason: str, outcome: Exit, console: bytes) -> None:
         incident = self._evidence.keep(status, reason, outcome=outcome, console=console)

@@ -17,12 +17,11 @@ class Background:
         self._whose = whose
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+    def begin(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Let it run."""
         task = asyncio.create_task(work, name=f"{name}-{self._whose}")
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return task
 
     async def end(self) -> None:
         """Cut all of it short."""

@@ -57,8 +57,8 @@ class Evidence:
     def end(self) -> None:
         """The run is over: empty the file of QEMU's words, unless there are some for people.
 
-        The next start would have to, and wait half a millisecond for it. A disk that is busy may
-        take longer, so call it in a thread.
+        The next start would have to, and wait half a millisecond for it. It comes before the status
+        is written, which on a full disk may need the block.
         """
         text = stderr_tail(self._paths.stderr_log)
         if text and not plain_stderr(text):

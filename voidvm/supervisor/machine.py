@@ -176,7 +176,6 @@ class Machine:
         # Written down with its process: a transaction beside the spawn would hold that up.
         self.state.set(VmStatus.STARTING, patience_s=SPAWN_FIRST_S)
         try:
-            await self._hold.forgotten()
             process = await self._launcher.launch(guest)
         except LaunchFailed as error:
             self.state.set(VmStatus.ERROR, "did not start")
