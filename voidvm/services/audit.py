@@ -79,10 +79,11 @@ class Audit:
                 except VoidVMError:
                     self._queue[:0] = entries
                     raise
-            now = asyncio.get_running_loop().time()
-            if now - self._cleaned > CLEAN_EVERY_S:
-                self._cleaned = now
-                await self._store.forget_old()
+                # In here: what is noted meanwhile must not wait for the next entry.
+                now = asyncio.get_running_loop().time()
+                if now - self._cleaned > CLEAN_EVERY_S:
+                    self._cleaned = now
+                    await self._store.forget_old()
         except Exception:
             # A full disk must not stop the service; the next entry takes those before it along.
             log.exception("cannot write the audit log")
